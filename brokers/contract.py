@@ -1,0 +1,377 @@
+"""
+What a broker must give, and the words in which it gives it. Pure: no socket, no clock, no database.
+
+An adapter is facts (`Spec`) and translations (`Adapter`, `Session`). Sockets, retries, limits, merging and publishing
+are the same for all and live in `brokers.feed`.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import msgspec
+
+from marketdata.ticks import Depth, Mode, Segment, Token
+
+Frame = bytes | str
+"""What travels on a broker's socket: bytes are a binary frame, str is a text frame."""
+
+
+# ---------------------------------------------------------------------------------------------- what a decoder returns
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What one packet says of one instrument; None is "not in this packet".
+
+    Rupees and units, divided from the wire's integers; instants are Unix ms UTC. A 0 on the wire stays 0 here: the
+    merge, not the decoder, knows what a zero means. `mode` is the packet's own kind, where it tells.
+    """
+
+    token: Token
+    ltp: float | None = None
+    ltq: int | None = None
+    open: float | None = None
+    high: float | None = None
+    low: float | None = None
+    close: float | None = None
+    volume: int | None = None
+    average_price: float | None = None
+    oi: int | None = None
+    total_buy_quantity: int | None = None
+    total_sell_quantity: int | None = None
+    upper_circuit: float | None = None
+    lower_circuit: float | None = None
+    depth: Depth | None = None
+    exchange_ms: int | None = None
+    last_trade_ms: int | None = None
+    mode: Mode | None = None
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A frame the client owes the broker in answer to what it just decoded (an acknowledgement, a pong)."""
+
+    frame: Frame
+
+
+class NoticeKind(enum.StrEnum):
+    """What a broker says that is no price."""
+
+    HEARTBEAT = "heartbeat"
+    MESSAGE = "message"
+    CONFIRMED = "confirmed"
+    MARKET_STATUS = "market_status"
+    ERROR = "error"
+
+
+class ErrorKind(enum.StrEnum):
+    """Why a broker refuses or a connection ends; each has its own policy in the reconnect loop."""
+
+    AUTH = "auth"
+    ENTITLEMENT = "entitlement"
+    LIMIT = "limit"
+    NETWORK = "network"
+    PROTOCOL = "protocol"
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A broker's word beside the prices: a heartbeat, a text, a refusal.
+
+    `error` is set for NoticeKind.ERROR only; `fatal` says that the connection is of no more use. `tokens` are those
+    concerned, empty for the whole connection.
+    """
+
+    kind: NoticeKind
+    text: str = ""
+    error: ErrorKind | None = None
+    fatal: bool = False
+    tokens: tuple[Token, ...] = ()
+
+
+Event = Update | Reply | Notice
+
+
+class DecodeError(Exception):
+    """
+    A frame that is not what the broker documents; the only exception a decoder raises.
+
+    `events` are those decoded before the damage; they count.
+    """
+
+    def __init__(self, message: str, events: Sequence[Event] = ()) -> None:
+        super().__init__(message)
+        self.events = tuple(events)
+
+
+# -------------------------------------------------------------------------------------------------------------- limits
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How much one kind of socket carries, with its source in the Spec's docs.
+
+    `by_mode` overrides `instruments_per_connection` where a broker's limit depends on the mode.
+    """
+
+    instruments_per_connection: int = 1000
+    connections_per_account: int = 3
+    instruments_per_frame: int = 100
+    frames_per_second: float = 10.0
+    by_mode: Mapping[Mode, int] = msgspec.field(default_factory=dict)
+
+    def room(self, mode: Mode) -> int:
+        """Instruments one connection may hold in this mode."""
+        return self.by_mode.get(mode, self.instruments_per_connection)
+
+
+# ---------------------------------------------------------------------------------------------------------------- spec
+
+
+class Transport(enum.StrEnum):
+    """How a feed's bytes travel."""
+
+    WEBSOCKET = "websocket"
+    MQTT = "mqtt"
+    NATS = "nats"
+
+
+class Feed(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One kind of socket a broker offers, for instance a market feed and a deeper-book feed beside it.
+
+    `heartbeat_s` is how often the client must send `Session.heartbeat()` (None: never); `silence_s` without any
+    frame means the socket is dead; `ping_s` is how often a WebSocket ping is due (None: never).
+    """
+
+    kind: str
+    endpoint: str
+    modes: tuple[Mode, ...]
+    limits: Limits
+    silence_s: float
+    transport: Transport = Transport.WEBSOCKET
+    heartbeat_s: float | None = None
+    ping_s: float | None = 10.0
+
+
+class Credential(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing a broker needs of its user; a secret one is never shown again once stored."""
+
+    name: str
+    label: str
+    help: str = ""
+    secret: bool = True
+    required: bool = True
+
+
+class Evidence(enum.StrEnum):
+    """How well an adapter is proved."""
+
+    DOCUMENTED = "documented"
+    CAPTURED = "captured"
+    LIVE = "live"
+
+
+class Master(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Where an instrument master comes from.
+
+    `segment` names the file to `parse_instruments` ("" where one file has all); `needs_login` where the download
+    wants the account's token; `published_ist` is the time of day (HH:MM) from which the day's file is there.
+    """
+
+    url: str
+    segment: str = ""
+    needs_login: bool = False
+    published_ist: str = "08:30"
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts of a broker. What a user chooses is in the database, what is happening is in the process."""
+
+    slug: str
+    name: str
+    docs: str
+    segments: frozenset[Segment]
+    feeds: tuple[Feed, ...]
+    credentials: tuple[Credential, ...]
+    masters: tuple[Master, ...] = ()
+    evidence: Evidence = Evidence.DOCUMENTED
+    simulated: bool = False
+
+    def feed(self, kind: str) -> Feed:
+        """
+        The feed of a kind.
+
+        Raises KeyError: no such kind.
+        """
+        for feed in self.feeds:
+            if feed.kind == kind:
+                return feed
+        raise KeyError(f"{self.slug} has no {kind!r} feed; it has {', '.join(feed.kind for feed in self.feeds)}.")
+
+
+# ----------------------------------------------------------------------------------------------- before the socket opens
+
+
+class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """An HTTP call an adapter asks its caller to make; `form` and `json` exclude each other."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    form: Mapping[str, str] | None = None
+    json: object | None = None
+
+
+class HttpResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+
+class Handshake(msgspec.Struct, frozen=True, kw_only=True):
+    """How to open the socket, and the frames to send first. Its URL and headers hold secrets: never log them."""
+
+    url: str
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    subprotocols: tuple[str, ...] = ()
+    first_frames: tuple[Frame, ...] = ()
+
+
+class Refused(Exception):
+    """A broker's no, with its kind; raised by `open` and `login` generators. The text is fit for the user's eyes."""
+
+    def __init__(self, kind: ErrorKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+Steps = Generator[HttpRequest, HttpResponse, Handshake]
+LoginSteps = Generator[HttpRequest, HttpResponse, Mapping[str, str]]
+
+
+# ------------------------------------------------------------------------------------------------------------ instruments
+
+
+class InstrumentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One row of a broker's master in canonical words.
+
+    `symbol` follows the common grammar; `broker_symbol` and `broker_exchange` are the broker's own; `kind` is EQ, FUT,
+    CE, PE or INDEX; `expiry` is an ISO date or ""; `strike` is rupees or None.
+    """
+
+    segment: Segment
+    token: str
+    symbol: str
+    exchange: str
+    broker_symbol: str
+    broker_exchange: str
+    name: str = ""
+    kind: str = "EQ"
+    expiry: str = ""
+    strike: float | None = None
+    lot_size: int = 1
+    tick_size: float = 0.05
+
+
+class BadRow(msgspec.Struct, frozen=True):
+    """A row of a master that cannot be used, and why; `line` counts from 1."""
+
+    line: int
+    reason: str
+
+
+class MasterError(Exception):
+    """A file that is not this broker's master at all; says what was expected and what was found."""
+
+
+# --------------------------------------------------------------------------------------------------------------- adapter
+
+
+class Session(ABC):
+    """
+    One connection's conversation: frames out for what is wanted, events out of frames that came.
+
+    It lives as long as the socket. What a broker's protocol remembers between frames (ids it assigned, the whole set
+    it wants each time) is kept here and dies with the connection. The caller has cut tokens to the frame limit.
+    """
+
+    @abstractmethod
+    def subscribe(self, tokens: Sequence[Token], mode: Mode) -> list[Frame]:
+        """The frames that make these tokens tick in this mode, also those that tick in another one now."""
+
+    @abstractmethod
+    def unsubscribe(self, tokens: Sequence[Token], mode: Mode) -> list[Frame]:
+        """The frames that silence these tokens, subscribed in `mode` until now."""
+
+    @abstractmethod
+    def decode(self, frame: Frame) -> Sequence[Event]:
+        """
+        The events in one frame, in order.
+
+        Raises DecodeError and nothing else, whatever the bytes.
+        """
+
+    def heartbeat(self) -> Frame | None:
+        """The frame the client owes every `Feed.heartbeat_s`; None where none is due."""
+        return None
+
+
+class Adapter(ABC):
+    """A broker: its facts, how to open it, a session per connection, and its instrument master."""
+
+    spec: ClassVar[Spec]
+
+    @abstractmethod
+    def open(self, feed: Feed, credentials: Mapping[str, str], endpoint: str, now_ms: int) -> Steps:
+        """
+        Opens one socket of a feed: yields HTTP requests, is sent their responses, returns the handshake.
+
+        `endpoint` is the feed's own unless the account overrides it. Raises Refused, before or between requests.
+        """
+
+    @abstractmethod
+    def session(self, feed: Feed) -> Session:
+        """A fresh conversation for one connection."""
+
+    def refusal(self, status: int, body: bytes) -> ErrorKind:
+        """Why the HTTP upgrade failed with this status; brokers that say it otherwise override this."""
+        if status in (401, 403):
+            return ErrorKind.AUTH
+        return ErrorKind.LIMIT if status == 429 else ErrorKind.NETWORK
+
+    def closed(self, code: int, reason: str) -> ErrorKind:
+        """Why the broker closed the socket; brokers whose close codes speak override this."""
+        return ErrorKind.NETWORK
+
+    def login_url(self, credentials: Mapping[str, str], state: str) -> str | None:
+        """Where a user logs in with a browser; `state` comes back with the redirect. None: no such way."""
+        return None
+
+    def exchange(self, credentials: Mapping[str, str], callback: Mapping[str, str], now_ms: int) -> LoginSteps:
+        """
+        Turns the redirect's query parameters into credentials to store.
+
+        Raises Refused.
+        """
+        raise Refused(ErrorKind.AUTH, f"{self.spec.name} has no login by redirect.")
+        yield  # pragma: no cover - makes this a generator, as every override is
+
+    @abstractmethod
+    def parse_instruments(self, lines: Iterable[str], segment: str = "") -> Iterator[InstrumentRow | BadRow]:
+        """
+        The rows of a master file, given as text lines.
+
+        Raises MasterError: the file is not this broker's.
+        """
+
+    def master_request(self, master: Master, credentials: Mapping[str, str]) -> HttpRequest:
+        """The request that downloads a master; brokers that want headers override this."""
+        return HttpRequest(method="GET", url=master.url)
