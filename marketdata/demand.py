@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+Thing = TypeVar("Thing")
 
 
 class Change(NamedTuple):
@@ -28,46 +30,46 @@ def difference(held: Collection[bytes], wanted: Iterable[bytes]) -> Change:
     return Change(new - old, old - new)
 
 
-class Holders:
+class Holders(Generic[Thing]):
     """
-    How many want each topic. `add` and `remove` return only the topics whose answer changed.
+    How many want each thing (a topic, an instrument). `add` and `remove` return only the things whose answer changed.
 
-    >>> holders = Holders()
+    >>> holders = Holders[bytes]()
     >>> sorted(holders.add([b"a", b"b"])), sorted(holders.add([b"a"])), sorted(holders.remove([b"a", b"b"]))
     ([b'a', b'b'], [], [b'b'])
     """
 
     def __init__(self) -> None:
-        self._count: dict[bytes, int] = {}
+        self._count: dict[Thing, int] = {}
 
-    def add(self, topics: Iterable[bytes]) -> set[bytes]:
-        """The topics that nobody wanted before."""
-        first = set()
-        for topic in topics:
-            count = self._count.get(topic, 0)
-            self._count[topic] = count + 1
+    def add(self, things: Iterable[Thing]) -> set[Thing]:
+        """The things that nobody wanted before."""
+        first: set[Thing] = set()
+        for thing in things:
+            count = self._count.get(thing, 0)
+            self._count[thing] = count + 1
             if not count:
-                first.add(topic)
+                first.add(thing)
         return first
 
-    def remove(self, topics: Iterable[bytes]) -> set[bytes]:
-        """The topics that nobody wants any more; one that nobody wanted is passed over."""
-        last = set()
-        for topic in topics:
-            count = self._count.get(topic, 0)
+    def remove(self, things: Iterable[Thing]) -> set[Thing]:
+        """The things that nobody wants any more; one that nobody wanted is passed over."""
+        last: set[Thing] = set()
+        for thing in things:
+            count = self._count.get(thing, 0)
             if count > 1:
-                self._count[topic] = count - 1
+                self._count[thing] = count - 1
             elif count:
-                del self._count[topic]
-                last.add(topic)
+                del self._count[thing]
+                last.add(thing)
         return last
 
-    def __contains__(self, topic: bytes) -> bool:
-        return topic in self._count
+    def __contains__(self, thing: object) -> bool:
+        return thing in self._count
 
     def __len__(self) -> int:
         return len(self._count)
 
-    def topics(self) -> frozenset[bytes]:
-        """Every topic somebody wants."""
+    def all(self) -> frozenset[Thing]:
+        """Every thing somebody wants."""
         return frozenset(self._count)

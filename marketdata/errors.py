@@ -32,19 +32,37 @@ BAD_JSON = ClientError(4001, "bad_json", "The message is not valid JSON; send on
 BAD_MESSAGE = ClientError(4002, "bad_message", "The message does not have the documented shape.")
 UNKNOWN_ACTION = ClientError(4003, "unknown_action", "There is no such action.")
 BINARY_FRAME = ClientError(4004, "binary_frame", "Binary frames are not part of this protocol; send JSON as text.")
-BAD_MODE = ClientError(4005, "bad_mode", "There is no such mode; use LTP, QUOTE, DEPTH, DEPTH20, DEPTH30, DEPTH50 or DEPTH200.")
-NOT_AUTHENTICATED = ClientError(4010, "not_authenticated", "Authenticate first: {\"action\": \"authenticate\", \"api_key\": …}.")
-WRONG_KEY = ClientError(4011, "wrong_key", "The API key is unknown, expired or revoked; make one in the admin or with manage.py create_api_key.")
-ALREADY_AUTHENTICATED = ClientError(4012, "already_authenticated", "This connection is authenticated with another key; open a second one.")
+BAD_MODE = ClientError(
+    4005, "bad_mode", "There is no such mode; use LTP, QUOTE, DEPTH, DEPTH20, DEPTH30, DEPTH50 or DEPTH200."
+)
+NOT_AUTHENTICATED = ClientError(
+    4010, "not_authenticated", 'Authenticate first: {"action": "authenticate", "api_key": …}.'
+)
+WRONG_KEY = ClientError(
+    4011,
+    "wrong_key",
+    "The API key is unknown, expired or revoked; make one in the admin or with manage.py create_api_key.",
+)
+ALREADY_AUTHENTICATED = ClientError(
+    4012, "already_authenticated", "This connection is authenticated with another key; open a second one."
+)
 UNKNOWN_SYMBOL = ClientError(4040, "unknown_symbol", "No configured broker has this symbol on this exchange.")
 UNKNOWN_EXCHANGE = ClientError(4041, "unknown_exchange", "There is no such exchange.")
 EXCHANGE_NOT_SERVED = ClientError(4042, "exchange_not_served", "No configured broker serves this exchange.")
 DEPTH_NOT_SERVED = ClientError(4043, "depth_not_served", "No configured broker serves this depth for the symbol.")
-TOO_MANY_SYMBOLS = ClientError(4220, "too_many_symbols", "The API key's limit of symbols is reached; unsubscribe some or raise the limit.")
-TOO_MANY_CONNECTIONS = ClientError(4221, "too_many_connections", "The API key's limit of connections is reached; close one or raise the limit.")
-TOO_MANY_COMMANDS = ClientError(4222, "too_many_commands", "Commands come too fast; send at most 200 a second.", retry=True)
+TOO_MANY_SYMBOLS = ClientError(
+    4220, "too_many_symbols", "The API key's limit of symbols is reached; unsubscribe some or raise the limit."
+)
+TOO_MANY_CONNECTIONS = ClientError(
+    4221, "too_many_connections", "The API key's limit of connections is reached; close one or raise the limit."
+)
+TOO_MANY_COMMANDS = ClientError(
+    4222, "too_many_commands", "Commands come too fast; send at most 200 a second.", retry=True
+)
 MESSAGE_TOO_BIG = ClientError(4223, "message_too_big", "The message is too big; split it.")
-TOO_MANY_FAILURES = ClientError(4224, "too_many_failures", "Too many wrong keys from this address; wait a minute.", retry=True)
+TOO_MANY_FAILURES = ClientError(
+    4224, "too_many_failures", "Too many wrong keys from this address; wait a minute.", retry=True
+)
 INTERNAL = ClientError(5000, "internal", "Something failed on our side; it has been logged. Try again.", retry=True)
 UNAVAILABLE = ClientError(5001, "unavailable", "The database does not answer; try again.", retry=True)
 

@@ -52,12 +52,16 @@ class Header(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """A tick as it reaches a client: with how many it stands for, and whether it is a last value or an old one."""
+    """A tick as it reaches a client: with how many it stands for, and whether it is a last value or an old one.
+
+    `epoch_ms` is when its publisher started: a new one means that the sequences were begun anew.
+    """
 
     tick: Tick
     conflated: int
     snapshot: bool
     stale: bool
+    epoch_ms: int
 
 
 def encode(tick: Tick, *, number: int, epoch_ms: int, flags: int = 0) -> bytes:
@@ -109,7 +113,7 @@ def decode(payload: bytes) -> Delivery:
         tick = _ticks.decode(memoryview(payload)[_HEADER.size :])
     except msgspec.MsgspecError as error:
         raise WireError(f"The payload's body is no tick: {error}") from error
-    return Delivery(tick, fields.conflated, bool(fields.flags & SNAPSHOT), bool(fields.flags & STALE))
+    return Delivery(tick, fields.conflated, bool(fields.flags & SNAPSHOT), bool(fields.flags & STALE), fields.epoch_ms)
 
 
 def decode_status(payload: bytes) -> FeedStatus:

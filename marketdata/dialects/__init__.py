@@ -1,0 +1,6 @@
+"""Client protocols: each a codec between JSON text and the same commands and answers."""
+
+from marketdata.dialects.base import Dialect
+from marketdata.dialects.native import NATIVE
+
+__all__ = ["NATIVE", "Dialect"]
