@@ -20,7 +20,7 @@ Frame = bytes | str
 """What travels on a broker's socket: bytes are a binary frame, str is a text frame."""
 
 
-# ---------------------------------------------------------------------------------------------- what a decoder returns
+# ----------------------------------------------------------------------------------------------- what a decoder returns
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +107,7 @@ class DecodeError(Exception):
         self.events = tuple(events)
 
 
-# -------------------------------------------------------------------------------------------------------------- limits
+# --------------------------------------------------------------------------------------------------------------- limits
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +128,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         return self.by_mode.get(mode, self.instruments_per_connection)
 
 
-# ---------------------------------------------------------------------------------------------------------------- spec
+# ----------------------------------------------------------------------------------------------------------------- spec
 
 
 class Transport(enum.StrEnum):
@@ -214,7 +214,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         raise KeyError(f"{self.slug} has no {kind!r} feed; it has {', '.join(feed.kind for feed in self.feeds)}.")
 
 
-# ----------------------------------------------------------------------------------------------- before the socket opens
+# ---------------------------------------------------------------------------------------------- before the socket opens
 
 
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -256,7 +256,7 @@ Steps = Generator[HttpRequest, HttpResponse, Handshake]
 LoginSteps = Generator[HttpRequest, HttpResponse, Mapping[str, str]]
 
 
-# ------------------------------------------------------------------------------------------------------------ instruments
+# ---------------------------------------------------------------------------------------------------------- instruments
 
 
 class InstrumentRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,7 +292,7 @@ class MasterError(Exception):
     """A file that is not this broker's master at all; says what was expected and what was found."""
 
 
-# --------------------------------------------------------------------------------------------------------------- adapter
+# -------------------------------------------------------------------------------------------------------------- adapter
 
 
 class Session(ABC):

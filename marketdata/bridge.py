@@ -115,7 +115,7 @@ class Bridge:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._bus.close()
 
-    # --------------------------------------------------------------------------------------------------------- demand
+    # ----------------------------------------------------------------------------------------------------------- demand
 
     async def _follow(self) -> None:
         async for changes in self._ledger.watch():
@@ -168,7 +168,7 @@ class Bridge:
         stale = STALE if is_stale(tick.received_ms, self._now_ms(), feed_is_up=up) else 0
         return pack([marked(payload, fields, flags=SNAPSHOT | stale)])
 
-    # ---------------------------------------------------------------------------------------------------------- ticks
+    # ------------------------------------------------------------------------------------------------------------ ticks
 
     def _on_messages(self, messages: Collection[bytes]) -> None:
         now_ms = self._now_ms()
@@ -199,8 +199,8 @@ class Bridge:
         """
         Counts messages that XPUB dropped at its high-water mark, and asks for every state again then.
 
-        Right after an unsubscribe a gap may also be a tick that XPUB filtered before the adapters had read of it: states
-        are asked for all the same, but nothing is counted as lost.
+        Right after an unsubscribe a gap may also be a tick that XPUB filtered before the adapters had read of it:
+        states are asked for all the same, but nothing is counted as lost.
         """
         epoch_ms, expected = self._expected
         self._expected = fields.epoch_ms, fields.number + 1
@@ -218,7 +218,7 @@ class Bridge:
         if self.counters.wire_errors == 1:
             log.error("wire_error", reason=str(error))
 
-    # ---------------------------------------------------------------------------------------------------------- flush
+    # ------------------------------------------------------------------------------------------------------------ flush
 
     async def _flush(self) -> None:
         while True:
@@ -267,7 +267,7 @@ class Bridge:
         for group, packed in messages.items():
             await self._layer.group_send(group, {"type": "group.batch", "items": {group: packed}})
 
-    # --------------------------------------------------------------------------------------------------------- status
+    # ----------------------------------------------------------------------------------------------------------- status
 
     def _on_status(self, topic: bytes, payload: bytes) -> None:
         try:

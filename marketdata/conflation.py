@@ -37,8 +37,8 @@ class Conflator(Generic[Message]):
     `window_ms` 0 lets everything through.
 
     >>> conflator = Conflator[str](window_ms=50)
-    >>> conflator.offer(b"k", "first", now_ms=0), conflator.offer(b"k", "second", 10), conflator.offer(b"k", "third", 20)
-    (True, False, False)
+    >>> [conflator.offer(b"k", tick, now_ms) for tick, now_ms in (("first", 0), ("second", 10), ("third", 20))]
+    [True, False, False]
     >>> conflator.due(now_ms=49), conflator.due(now_ms=50)
     ([], [Due(key=b'k', message='third', conflated=1)])
     """

@@ -1,5 +1,5 @@
 """
-One client connection: the handshake, commands in strict order, answers out. Ticks do not pass here: the hub writes them.
+One client connection: the handshake, commands in strict order, answers out. Ticks pass by it: the hub writes them.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class StreamConsumer(AsyncConsumer):
                 self._disconnect()
                 raise StopConsumer
 
-    # ------------------------------------------------------------------------------------------------------ handshake
+    # -------------------------------------------------------------------------------------------------------- handshake
 
     async def _connect(self) -> None:
         await self.base_send({"type": "websocket.accept"})
@@ -110,7 +110,7 @@ class StreamConsumer(AsyncConsumer):
         self._session.peer.close(code)
         self._hub.close(self._session)
 
-    # ------------------------------------------------------------------------------------------------------- commands
+    # --------------------------------------------------------------------------------------------------------- commands
 
     async def _receive(self, message: dict[str, Any]) -> None:
         session = self._session

@@ -138,7 +138,7 @@ class Hub:
         if hasattr(layer, "add_listener"):
             layer.add_listener(self._layer_lost, self._layer_back)
 
-    # ---------------------------------------------------------------------------------------------------------- life
+    # ------------------------------------------------------------------------------------------------------------- life
 
     def start(self) -> None:
         """Begins to receive and to write. Needs a running event loop; Redis may still be away."""
@@ -155,7 +155,7 @@ class Hub:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._membership.stop()
 
-    # ------------------------------------------------------------------------------------------------------- clients
+    # ---------------------------------------------------------------------------------------------------------- clients
 
     def open(self, session: Session) -> None:
         """A client has connected."""
@@ -227,7 +227,7 @@ class Hub:
         """What the client holds, in the order it was asked for."""
         return [Held(key, throttle_ms) for key, throttle_ms in session.held.items()]
 
-    # --------------------------------------------------------------------------------------------------------- ticks
+    # ------------------------------------------------------------------------------------------------------------ ticks
 
     def _on_items(self, items: Items) -> None:
         for group, packed in items.items():
@@ -285,7 +285,7 @@ class Hub:
         (session.outbox.offer_throttled if throttled else session.outbox.offer)(entry)
         self._dirty.set()
 
-    # -------------------------------------------------------------------------------------------------------- passes
+    # ----------------------------------------------------------------------------------------------------------- passes
 
     async def _write(self) -> None:
         while True:
@@ -322,7 +322,7 @@ class Hub:
             if session.status:
                 session.tell(session.dialect.interrupted(keys, message, now_ms))
 
-    # --------------------------------------------------------------------------------------------------- housekeeping
+    # ----------------------------------------------------------------------------------------------------- housekeeping
 
     async def _watch(self) -> None:
         while True:
@@ -366,7 +366,7 @@ class Hub:
         session.paused_at_s = None
         self._dirty.set()
 
-    # --------------------------------------------------------------------------------------------------------- status
+    # ----------------------------------------------------------------------------------------------------------- status
 
     def _follow_status(self, feed: str) -> None:
         key = status_key(feed)
@@ -411,7 +411,7 @@ class Hub:
         if change is not None:
             self._tell_change(change)
 
-    # ---------------------------------------------------------------------------------------------------------- index
+    # ------------------------------------------------------------------------------------------------------------ index
 
     def _stream(self, key: Key) -> Stream:
         group = group_of(key)

@@ -1,5 +1,5 @@
 """
-What is known of the feed's health: an image of all accounts, of instruments that are not well, and of our own hops. Pure.
+The feed's health: an image of all accounts, of instruments that are not well, and of our own hops. Pure.
 
 Each publication carries the whole image, so whoever missed one is right again with the next; what clients get are the
 differences.

@@ -41,7 +41,7 @@ _encoder = msgspec.json.Encoder()
 Decoded = TypeVar("Decoded")
 
 
-# ------------------------------------------------------------------------------------------------------------ requests
+# ------------------------------------------------------------------------------------------------------------- requests
 
 
 class _Request(msgspec.Struct):
@@ -91,7 +91,7 @@ _subscribe = msgspec.json.Decoder(SubscribeRequest)
 _unsubscribe = msgspec.json.Decoder(UnsubscribeRequest)
 
 
-# ------------------------------------------------------------------------------------------------------------- answers
+# -------------------------------------------------------------------------------------------------------------- answers
 
 
 class TickMessage(msgspec.Struct, kw_only=True, omit_defaults=True):
