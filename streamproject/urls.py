@@ -1,0 +1,14 @@
+"""Which page is where; a stream at `/` is a WebSocket, see `marketdata.routing`."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import path
+
+admin.site.site_header = "Market data"
+admin.site.site_title = "Market data"
+admin.site.index_title = "Brokers, accounts and API keys"
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+]
