@@ -1,0 +1,189 @@
+"""
+Each instrument's state, into which partial updates merge; and the ticks that show it in one mode. Pure.
+
+What a zero means is known here and nowhere else: a price of 0 is "not known yet", a quantity of 0 is a quantity.
+"""
+
+from __future__ import annotations
+
+from brokers.contract import Update
+from marketdata.ticks import Depth, Level, Mode, Tick, Token
+
+
+class State:
+    """All that is known of one instrument; units and names as in `Tick`."""
+
+    __slots__ = (
+        "average_price",
+        "close",
+        "depth",
+        "exchange_ms",
+        "high",
+        "last_trade_ms",
+        "low",
+        "lower_circuit",
+        "ltp",
+        "ltq",
+        "oi",
+        "open",
+        "received_ms",
+        "token",
+        "total_buy_quantity",
+        "total_sell_quantity",
+        "upper_circuit",
+        "volume",
+    )
+
+    def __init__(self, token: Token) -> None:
+        self.token = token
+        self.received_ms = 0
+        self.ltp: float | None = None
+        self.ltq: int | None = None
+        self.open: float | None = None
+        self.high: float | None = None
+        self.low: float | None = None
+        self.close: float | None = None
+        self.volume: int | None = None
+        self.average_price: float | None = None
+        self.oi: int | None = None
+        self.total_buy_quantity: int | None = None
+        self.total_sell_quantity: int | None = None
+        self.upper_circuit: float | None = None
+        self.lower_circuit: float | None = None
+        self.depth: Depth | None = None
+        self.exchange_ms: int | None = None
+        self.last_trade_ms: int | None = None
+
+    def merge(self, update: Update) -> None:  # noqa: PLR0912 - a field a line, spelled out: this runs for every packet
+        """Takes over what the update says. A price of 0 is passed over, so is what is None."""
+        if update.ltp:
+            self.ltp = update.ltp
+        if update.ltq is not None:
+            self.ltq = update.ltq
+        if update.open:
+            self.open = update.open
+        if update.high:
+            self.high = update.high
+        if update.low:
+            self.low = update.low
+        if update.close:
+            self.close = update.close
+        if update.volume is not None:
+            self.volume = update.volume
+        if update.average_price:
+            self.average_price = update.average_price
+        if update.oi is not None:
+            self.oi = update.oi
+        if update.total_buy_quantity is not None:
+            self.total_buy_quantity = update.total_buy_quantity
+        if update.total_sell_quantity is not None:
+            self.total_sell_quantity = update.total_sell_quantity
+        if update.upper_circuit:
+            self.upper_circuit = update.upper_circuit
+        if update.lower_circuit:
+            self.lower_circuit = update.lower_circuit
+        if update.depth is not None:
+            self.depth = Depth(_orders(update.depth.buy), _orders(update.depth.sell))
+        if update.exchange_ms is not None:
+            self.exchange_ms = update.exchange_ms
+        if update.last_trade_ms is not None:
+            self.last_trade_ms = update.last_trade_ms
+
+
+class Snapshots:
+    """
+    The states of one account's instruments, by (segment, token).
+
+    >>> from marketdata.ticks import Segment
+    >>> snapshots, token = Snapshots(), Token(Segment.NSE, "779521")
+    >>> state = snapshots.merge(Update(token=token, ltp=0.0, close=622.0))
+    >>> state.ltp, state.close, snapshots.merge(Update(token=token, ltp=625.5)).close
+    (None, 622.0, 622.0)
+    """
+
+    def __init__(self) -> None:
+        self._states: dict[Token, State] = {}
+
+    def merge(self, update: Update) -> State:
+        """The instrument's state with the update in it."""
+        state = self._states.get(update.token)
+        if state is None:
+            state = self._states[update.token] = State(update.token)
+        state.merge(update)
+        return state
+
+    def state(self, token: Token) -> State | None:
+        """What is known of an instrument; None before its first update."""
+        return self._states.get(token)
+
+    def forget(self, token: Token) -> None:
+        """The instrument is no longer subscribed: what is known of it grows old from now on."""
+        self._states.pop(token, None)
+
+    def clear_books(self) -> None:
+        """After a disconnect: levels that were there are no more believed; prices stay the last known."""
+        for state in self._states.values():
+            state.depth = None
+
+
+def project(
+    state: State, *, symbol: str, exchange: str, mode: Mode, broker: str, received_ms: int, seq: int, simulated: bool
+) -> Tick | None:
+    """
+    The state as one mode shows it; None while no last price is known.
+
+    LTP has the last price, its quantity and the instants; QUOTE everything but the book; the DEPTH modes everything,
+    with at most their levels.
+    """
+    if state.ltp is None:
+        return None
+    if mode is Mode.LTP:
+        return Tick(
+            symbol=symbol,
+            exchange=exchange,
+            mode=mode,
+            broker=broker,
+            ltp=state.ltp,
+            received_ms=received_ms,
+            seq=seq,
+            exchange_ms=state.exchange_ms,
+            last_trade_ms=state.last_trade_ms,
+            ltq=state.ltq,
+            simulated=simulated,
+        )
+    return Tick(
+        symbol=symbol,
+        exchange=exchange,
+        mode=mode,
+        broker=broker,
+        ltp=state.ltp,
+        received_ms=received_ms,
+        seq=seq,
+        exchange_ms=state.exchange_ms,
+        last_trade_ms=state.last_trade_ms,
+        ltq=state.ltq,
+        open=state.open,
+        high=state.high,
+        low=state.low,
+        close=state.close,
+        volume=state.volume,
+        average_price=state.average_price,
+        oi=state.oi,
+        total_buy_quantity=state.total_buy_quantity,
+        total_sell_quantity=state.total_sell_quantity,
+        upper_circuit=state.upper_circuit,
+        lower_circuit=state.lower_circuit,
+        depth=None if mode is Mode.QUOTE else _cut(state.depth, mode.depth_levels),
+        simulated=simulated,
+    )
+
+
+def _orders(levels: tuple[Level, ...]) -> tuple[Level, ...]:
+    """The rows that hold an order; a row of zeros is an empty one."""
+    return tuple([level for level in levels if level.quantity or level.price])
+
+
+def _cut(depth: Depth | None, levels: int) -> Depth | None:
+    if depth is None or (len(depth.buy) <= levels and len(depth.sell) <= levels):
+        return depth
+    return Depth(depth.buy[:levels], depth.sell[:levels])
