@@ -1,0 +1,731 @@
+"""
+The shell all simulated brokers share: sockets, credentials, limits, pace, misbehaviour on demand, and a log of its own.
+
+A broker adds its wire only (see `Simulator`'s abstract methods). It listens on loopback and nowhere else, and sends
+nothing but subscribed instruments. The log and the counters are written from what really arrived at the sockets, so a
+test can call the simulator as a witness.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import datetime as dt
+import math
+import random
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, ClassVar, Self, TypeVar
+
+import msgspec
+from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+
+from brokers.simulators.control import Control
+from brokers.simulators.market import Market, Quote
+from brokers.simulators.universe import Listing, listings
+
+LOOPBACK = "127.0.0.1"
+DEMO_KEY, DEMO_TOKEN = "demo", "demo-token"
+INDIA = dt.timezone(dt.timedelta(hours=5, minutes=30))
+
+_STEP_S = 0.005
+_IDLE_S = 0.05
+_CATCH_UP_S = 0.25
+_BEAT_CHECK_S = 0.1
+_BUFFER_BYTES = 1 << 20
+_LOG_ENTRIES = 20_000
+_REQUEST_BYTES = 1 << 20
+
+
+class Denied(Exception):
+    """A login the broker refuses: the HTTP status of the upgrade, and the reason for the log and the body."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Rules(msgspec.Struct, kw_only=True):
+    """
+    The broker's limits, changeable while it runs.
+
+    `ignore_beyond`: instruments of one socket beyond this number are taken without a word and never tick.
+    """
+
+    sockets_per_key: int
+    instruments_per_socket: int
+    ignore_beyond: int | None = None
+
+
+class Client:
+    """One accepted socket: whose it is, what it subscribed and what waits to be sent to it."""
+
+    def __init__(self, number: int, api_key: str, socket: ServerConnection, now_s: float) -> None:
+        self.number = number
+        self.api_key = api_key
+        self.socket = socket
+        self.modes: dict[int, str] = {}
+        """Mode by the wire's number, of everything it subscribed within the limit."""
+        self.ignored: set[int] = set()
+        """Subscribed, but silently without ticks (`Rules.ignore_beyond`)."""
+        self.waiting: list[bytes] = []
+        self.sent_s = now_s
+        self.peak = 0
+        self.silent = False
+        self.deaf = False
+        self.gone = asyncio.Event()
+
+
+class Pace:
+    """
+    How many ticks are due: `rate` a second, evenly in time. What was missed is caught up for a quarter second at most.
+
+    >>> pace = Pace(100.0)
+    >>> pace.due(0.025), pace.due(0.005), pace.due(60.0)
+    (2, 1, 25)
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self._credit = 0.0
+
+    def due(self, elapsed_s: float) -> int:
+        """Ticks due after so many more seconds."""
+        self._credit = min(self._credit + elapsed_s * self.rate, max(1.0, self.rate * _CATCH_UP_S))
+        due = int(self._credit)
+        self._credit -= due
+        return due
+
+    def wait_s(self) -> float:
+        """Seconds until the next one is due."""
+        return (1.0 - self._credit) / self.rate if self.rate else _IDLE_S
+
+
+Holders = dict[str, list[Client]]
+"""Who wants an instrument, by mode."""
+
+
+class Simulator(ABC):
+    """
+    A simulated broker on a loopback port: `async with ZerodhaSimulator(rate=100, symbols=10) as sim: sim.url`.
+
+    `rate` is ticks a second in total, spread over all instruments somebody subscribed, in turn; one tick goes to
+    every socket that holds the instrument. `symbols` is how many instruments are quoted (None: every real name).
+    `accounts` maps api keys to their access token. `seed` makes the n-th price of each instrument repeatable. `today`
+    decides the expiries. `stamp_quantity` puts the low 32 bits of the Unix time in microseconds into the field of
+    the last traded quantity when a packet is made, to measure latency. Raises ValueError: a number out of range.
+    """
+
+    slug: ClassVar[str]
+    heartbeat: ClassVar[bytes]
+    heartbeat_s: ClassVar[float]
+    damages: ClassVar[tuple[str, ...]]
+    """The ways in which `malformed` can spoil a frame."""
+    default_rules: ClassVar[tuple[int, int]]
+    """Sockets a key, instruments a socket."""
+
+    def __init__(
+        self,
+        *,
+        rate: float = 500.0,
+        symbols: int | None = 200,
+        seed: int | None = None,
+        port: int = 0,
+        accounts: Mapping[str, str] | None = None,
+        sockets_per_key: int | None = None,
+        instruments_per_socket: int | None = None,
+        packets_per_frame: int = 10,
+        stamp_quantity: bool = False,
+        today: dt.date | None = None,
+    ) -> None:
+        sockets, instruments = self.default_rules
+        self.rules = Rules(
+            sockets_per_key=sockets if sockets_per_key is None else sockets_per_key,
+            instruments_per_socket=instruments if instruments_per_socket is None else instruments_per_socket,
+        )
+        self.seed = random.getrandbits(32) if seed is None else seed
+        self.today = today or dt.datetime.now(INDIA).date()
+        self.packets_per_frame = _at_least("The packets of a frame", packets_per_frame, 1)
+        self.stamp_quantity = stamp_quantity
+        self.market = Market(
+            listings(symbols, self.today), wire_id=self.wire_id, scale=self.scale, seed=self.seed, now_ms=_now_ms()
+        )
+        self.clients: dict[int, Client] = {}
+        self._tokens = {key: {token} for key, token in (accounts or {DEMO_KEY: DEMO_TOKEN}).items()}
+        self._pace = Pace(_at_least("The rate", rate, 0))
+        self._own_pace: dict[int, Pace] = {}
+        self._holders: dict[int, Holders] = {}
+        self._rota: list[tuple[Quote, Holders]] = []
+        self._rota_stale = False
+        self._turn = 0
+        self._paused = self._silent = False
+        self._log: collections.deque[dict[str, Any]] = collections.deque(maxlen=_LOG_ENTRIES)
+        self._count: collections.Counter[str] = collections.Counter()
+        self._numbers = 0
+        self._admitted: weakref.WeakKeyDictionary[ServerConnection, str] = weakref.WeakKeyDictionary()
+        self._born_ms, self._born_s = time.time() * 1000, time.monotonic()
+        self._asked_port = port
+        self._server: Server | None = None
+        self._ticking: asyncio.Task[None] | None = None
+        self._control = Control(self)
+
+    # ------------------------------------------------------------------------------------- what a broker's wire gives
+
+    @abstractmethod
+    def wire_id(self, listing: Listing) -> int:
+        """The number by which the wire names an instrument."""
+
+    @abstractmethod
+    def scale(self, listing: Listing) -> int:
+        """By what the wire's integer prices of an instrument are divided."""
+
+    @abstractmethod
+    def login(self, request: Request) -> str:
+        """
+        The api key of an upgrade request whose credentials are right (`check_token`).
+
+        Raises Denied.
+        """
+
+    @abstractmethod
+    def received(self, client: Client, message: str | bytes) -> None:
+        """Acts on one frame of a client: calls `subscribe`, `unsubscribe`, `set_mode` or `complain`."""
+
+    @abstractmethod
+    def packet(self, quote: Quote, mode: str) -> bytes:
+        """One instrument's state as a mode shows it."""
+
+    @abstractmethod
+    def frame(self, packets: Sequence[bytes]) -> bytes | str:
+        """Packets as one WebSocket message."""
+
+    @abstractmethod
+    def complaint(self, sentence: str) -> bytes | str:
+        """The message with which the broker reports an error."""
+
+    @abstractmethod
+    def damaged(self, kind: str, quote: Quote, chance: random.Random) -> bytes | str:
+        """A frame spoilt in one of the ways of `damages`."""
+
+    @abstractmethod
+    def master(self, exchange: str = "") -> str:
+        """The instrument master file, of one of the broker's exchanges or of all; "" for an unknown exchange."""
+
+    # ------------------------------------------------------------------------------------------------- start and stop
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Listens and ticks from now on. Raises OSError: the port is taken."""
+        self._server = await serve(
+            self._converse,
+            LOOPBACK,
+            self._asked_port,
+            process_request=self._answer,
+            compression=None,
+            ping_interval=None,
+            close_timeout=1,
+            max_size=_REQUEST_BYTES,
+        )
+        self._ticking = asyncio.create_task(self._tick_forever(), name=f"{self.slug} simulator")
+
+    async def close(self) -> None:
+        """Closes every socket and stops. Clients get close code 1001. Raises what made the ticking fail, if it did."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ticking
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Returns when `stop` is set; raises what made the ticking fail, if it does before that."""
+        assert self._ticking is not None, "The simulator is not open."
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((stopping, self._ticking), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        if self._ticking.done():
+            self._ticking.result()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        assert self._server is not None, "The simulator is not open."
+        return int(next(iter(self._server.sockets)).getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        """Where clients connect, without credentials."""
+        return f"ws://{LOOPBACK}:{self.port}"
+
+    @property
+    def http_url(self) -> str:
+        """Where the master and the control are."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    # ------------------------------------------------------------------------------------------------------ handshake
+
+    async def _answer(self, socket: ServerConnection, request: Request) -> Response | None:
+        """Lets a login through (None), or answers: a refusal, the master file, the control."""
+        answer = await self._control.answer(request)
+        if answer is not None:
+            return answer
+        try:
+            api_key = self.login(request)
+            self._check_room(api_key)
+        except Denied as denied:
+            self._count["refused_logins"] += 1
+            self.note("refused", status=denied.status, reason=str(denied))
+            return socket.respond(denied.status, f"{denied}\n")
+        self._admitted[socket] = api_key
+        return None
+
+    def check_token(self, api_key: str, token: str) -> None:
+        """Raises Denied (403): an unknown key, or not a valid token of it."""
+        if api_key not in self._tokens:
+            raise Denied(403, "The api_key is unknown.")
+        if token not in self._tokens[api_key]:
+            raise Denied(403, "The access_token is wrong or has expired.")
+
+    def _check_room(self, api_key: str) -> None:
+        """A socket counts from the moment its login was let through."""
+        held = sum(
+            key == api_key and socket.state in {State.CONNECTING, State.OPEN} for socket, key in self._admitted.items()
+        )
+        if held >= self.rules.sockets_per_key:
+            self._count["limit_violations"] += 1
+            raise Denied(429, f"This api_key has {held} connections already; {self.rules.sockets_per_key} are allowed.")
+
+    async def _converse(self, socket: ServerConnection) -> None:
+        client = self._welcome(socket)
+        try:
+            async for message in socket:
+                self.received(client, message)
+        except ConnectionClosed:
+            pass  # without a close frame; the farewell logs how it ended
+        finally:
+            self._farewell(client)
+
+    def _welcome(self, socket: ServerConnection) -> Client:
+        api_key = self._admitted[socket]
+        self._numbers += 1
+        client = Client(self._numbers, api_key, socket, time.monotonic())
+        client.silent = self._silent
+        self.clients[client.number] = client
+        self._count["connections_peak"] = max(self._count["connections_peak"], len(self.clients))
+        self.note("connect", client, api_key=api_key)
+        return client
+
+    def _farewell(self, client: Client) -> None:
+        self._release(client, list(client.modes))
+        del self.clients[client.number]
+        self.note("disconnect", client, code=client.socket.close_code, reason=client.socket.close_reason)
+        client.gone.set()
+
+    # -------------------------------------------------------------------------------------------------- subscriptions
+
+    def subscribe(self, client: Client, ids: Iterable[int], mode: str) -> None:
+        """Takes what is known and within the limit, at `mode` where it is new; each one's current image goes out."""
+        taken, unknown, excess = [], [], []
+        for wire_id in ids:
+            if wire_id not in self.market.by_wire_id:
+                unknown.append(wire_id)
+            elif wire_id in client.modes:
+                taken.append(wire_id)
+            elif len(client.modes) >= self.rules.instruments_per_socket:
+                excess.append(wire_id)
+            else:
+                self._hold(client, wire_id, mode)
+                taken.append(wire_id)
+        client.peak = max(client.peak, len(client.modes))
+        self._count["instruments_peak"] = max(self._count["instruments_peak"], client.peak)
+        self.note("subscribe", client, tokens=taken, **_unless_empty(unknown=unknown, excess=excess))
+        self._send_images(client, taken)
+        if excess:
+            self._count["limit_violations"] += len(excess)
+            limit = self.rules.instruments_per_socket
+            self.complain(client, f"{len(excess)} instruments are over the limit of {limit} a connection; ignored.")
+
+    def unsubscribe(self, client: Client, ids: Iterable[int]) -> None:
+        """Lets go of those it holds."""
+        held = [wire_id for wire_id in dict.fromkeys(ids) if wire_id in client.modes]
+        self._release(client, held)
+        self.note("unsubscribe", client, tokens=held)
+
+    def set_mode(self, client: Client, mode: str, ids: Iterable[int]) -> None:
+        """Changes the mode of those it holds; each one's image in the new mode goes out."""
+        held, unheld = [], []
+        for wire_id in ids:
+            if wire_id not in client.modes:
+                unheld.append(wire_id)
+                continue
+            held.append(wire_id)
+            if client.modes[wire_id] != mode:
+                ignored = wire_id in client.ignored
+                self._release(client, [wire_id])
+                self._hold(client, wire_id, mode, ignored=ignored)
+        self.note("mode", client, mode=mode, tokens=held, **_unless_empty(not_subscribed=unheld))
+        self._send_images(client, held)
+
+    def complain(self, client: Client, sentence: str) -> None:
+        """Sends an error to a client."""
+        self._count["errors"] += 1
+        self.note("error", client, text=sentence)
+        self._send(client, self.complaint(sentence))
+
+    def _hold(self, client: Client, wire_id: int, mode: str, *, ignored: bool | None = None) -> None:
+        if ignored is None:
+            beyond = self.rules.ignore_beyond
+            ignored = beyond is not None and len(client.modes) >= beyond
+        client.modes[wire_id] = mode
+        if ignored:
+            client.ignored.add(wire_id)
+            return
+        self._holders.setdefault(wire_id, {}).setdefault(mode, []).append(client)
+        self._rota_stale = True
+
+    def _release(self, client: Client, ids: Iterable[int]) -> None:
+        for wire_id in ids:
+            mode = client.modes.pop(wire_id)
+            if wire_id in client.ignored:
+                client.ignored.discard(wire_id)
+                continue
+            holders = self._holders[wire_id]
+            holders[mode].remove(client)
+            if not holders[mode]:
+                del holders[mode]
+            if not holders:
+                del self._holders[wire_id]
+        self._rota_stale = True
+
+    def _send_images(self, client: Client, ids: Iterable[int]) -> None:
+        for wire_id in ids:
+            if wire_id not in client.ignored:
+                client.waiting.append(self.packet(self.market.by_wire_id[wire_id], client.modes[wire_id]))
+        self._flush(client, time.monotonic())
+
+    # -------------------------------------------------------------------------------------------------------- ticking
+
+    async def _tick_forever(self) -> None:
+        last_s = beat_s = time.monotonic()
+        while True:
+            now_s = time.monotonic()
+            self._tick_due(now_s - last_s)
+            last_s = now_s
+            for client in self.clients.values():
+                if client.waiting:
+                    self._flush(client, now_s)
+            if now_s - beat_s >= _BEAT_CHECK_S:
+                self._beat(now_s)
+                beat_s = now_s
+            await asyncio.sleep(self._rest_s())
+
+    def _rest_s(self) -> float:
+        waits = [pace.wait_s() for pace in (self._pace, *self._own_pace.values())]
+        return min(max(min(waits), _STEP_S), _IDLE_S)
+
+    def _tick_due(self, elapsed_s: float) -> None:
+        count = self._pace.due(elapsed_s)
+        own = [(wire_id, pace.due(elapsed_s)) for wire_id, pace in self._own_pace.items()]
+        if self._paused or not self._holders:
+            return
+        if self._rota_stale:
+            self._draw_up_rota()
+        if self._rota:
+            self._tick_in_turn(count)
+        for wire_id, due in own:
+            if wire_id in self._holders:
+                for _ in range(due):
+                    self._tick_one(self.market.by_wire_id[wire_id])
+
+    def _draw_up_rota(self) -> None:
+        quotes = self.market.by_wire_id
+        self._rota = [(quotes[i], holders) for i, holders in self._holders.items() if i not in self._own_pace]
+        self._rota_stale = False
+
+    def _tick_in_turn(self, count: int) -> None:
+        """The hot path: the next `count` instruments, in turn."""
+        rota, packet, now_ms = self._rota, self.packet, _now_ms()
+        turn, turns = self._turn, len(self._rota)
+        for _ in range(count):
+            turn = turn + 1 if turn + 1 < turns else 0
+            quote, holders = rota[turn]
+            quote.walk(now_ms)
+            for mode, clients in holders.items():
+                made = packet(quote, mode)
+                for client in clients:
+                    client.waiting.append(made)
+        self._turn = turn
+        self._count["ticks"] += count
+
+    def _tick_one(self, quote: Quote) -> None:
+        quote.walk(_now_ms())
+        self._publish(quote)
+
+    def _publish(self, quote: Quote) -> int:
+        """The instrument's state to everyone who holds it; how many."""
+        reached = 0
+        for mode, clients in self._holders.get(quote.wire_id, {}).items():
+            made = self.packet(quote, mode)
+            for client in clients:
+                client.waiting.append(made)
+            reached += len(clients)
+        self._count["ticks"] += 1
+        return reached
+
+    def _flush(self, client: Client, now_s: float) -> None:
+        """What waits for a client, in frames; nothing to one that is silenced or a megabyte behind."""
+        waiting, client.waiting = client.waiting, []
+        if not waiting:
+            return
+        socket = client.socket
+        if client.silent or socket.state is not State.OPEN or _backlog_bytes(socket) > _BUFFER_BYTES:
+            self._count["packets_skipped"] += len(waiting)
+            return
+        most = self.packets_per_frame
+        for start in range(0, len(waiting), most):
+            broadcast((socket,), self.frame(waiting[start : start + most]))
+            self._count["frames"] += 1
+        self._count["packets"] += len(waiting)
+        client.sent_s = now_s
+
+    def _send(self, client: Client, message: bytes | str) -> None:
+        """One message that is no frame of packets; nothing to a silenced client."""
+        if not client.silent:
+            broadcast((client.socket,), message)
+            client.sent_s = time.monotonic()
+
+    def _beat(self, now_s: float) -> None:
+        for client in self.clients.values():
+            if now_s - client.sent_s >= self.heartbeat_s and not client.silent:
+                self._send(client, self.heartbeat)
+                self._count["heartbeats"] += 1
+
+    # -------------------------------------------------------------------------------------------------------- witness
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """
+        What happened, oldest first, the newest 20,000 entries: `ts_ms` (never falling), `event`, `connection`, more.
+
+        Events: connect, refused, subscribe, unsubscribe, mode, error, disconnect, control.
+        """
+        return list(self._log)
+
+    def entries(self, event: str) -> list[dict[str, Any]]:
+        """The log's entries of one kind."""
+        return [entry for entry in self._log if entry["event"] == event]
+
+    def note(self, event: str, client: Client | None = None, **facts: object) -> None:
+        """Writes into the log. Never a token of a login."""
+        ts_ms = int(self._born_ms + (time.monotonic() - self._born_s) * 1000)
+        number = {} if client is None else {"connection": client.number}
+        self._log.append({"ts_ms": ts_ms, "event": event, **number, **facts})
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start, and who holds what now."""
+        counted = (
+            "connections_peak", "instruments_peak", "refused_logins", "limit_violations", "errors", "ticks", "frames",
+            "packets", "packets_skipped", "heartbeats", "malformed",
+        )  # fmt: skip
+        return {
+            "broker": self.slug,
+            "rate": self._pace.rate,
+            "quoted": len(self.market.quotes),
+            "connections": len(self.clients),
+            "instruments": len(self._holders),
+            **{name: self._count[name] for name in counted},
+            "subscribed": sorted(self._holders),
+            "per_connection": [
+                {
+                    "connection": client.number,
+                    "api_key": client.api_key,
+                    "instruments": len(client.modes),
+                    "instruments_peak": client.peak,
+                    "modes": dict(collections.Counter(client.modes.values())),
+                }
+                for client in self.clients.values()
+            ],
+        }
+
+    def subscribed(self) -> dict[str, list[str]]:
+        """Modes in which each instrument is held now, by EXCHANGE:SYMBOL."""
+        quotes = self.market.by_wire_id
+        return {quotes[i].listing.key: sorted(holders) for i, holders in self._holders.items()}
+
+    def token(self, symbol: str) -> int:
+        """The wire's number of an instrument. Raises UnknownSymbol."""
+        return self.market.find(symbol).wire_id
+
+    # --------------------------------------------------------------------------------------------------- misbehaviour
+
+    def _chosen(self, connection: int | None) -> list[Client]:
+        """One client by its number in the log, or all. Raises ValueError."""
+        if connection is None:
+            return list(self.clients.values())
+        if connection not in self.clients:
+            open_now = ", ".join(map(str, self.clients)) or "none"
+            raise ValueError(f"There is no connection {connection}; open are: {open_now}.")
+        return [self.clients[connection]]
+
+    async def drop(
+        self, connection: int | None = None, *, close_frame: bool = False, code: int = 1001, reason: str = ""
+    ) -> int:
+        """Ends one connection or all, abruptly or with a close frame; how many. Returns when they are gone."""
+        return await self._end(self._chosen(connection), close_frame, code, reason)
+
+    async def _end(self, clients: list[Client], close_frame: bool = False, code: int = 1001, reason: str = "") -> int:
+        if close_frame:
+            await asyncio.gather(*(client.socket.close(code, reason) for client in clients))
+        for client in clients:
+            client.socket.transport.abort()
+        await asyncio.gather(*(client.gone.wait() for client in clients))
+        return len(clients)
+
+    def silence(self, connection: int | None = None, *, deaf: bool = False) -> int:
+        """
+        Sends nothing more, heartbeats included, on one connection or on all present and future ones; how many now.
+
+        WebSocket pings are still answered, unless `deaf`: then it stops reading too.
+        """
+        clients = self._chosen(connection)
+        self._silent = self._silent or connection is None
+        for client in clients:
+            client.silent = True
+            if deaf and not client.deaf:
+                client.deaf = True
+                client.socket.transport.pause_reading()
+        return len(clients)
+
+    def resume(self, connection: int | None = None) -> int:
+        """Undoes `silence`; how many connections."""
+        clients = self._chosen(connection)
+        self._silent = self._silent and connection is not None
+        for client in clients:
+            client.silent = False
+            if client.deaf:
+                client.deaf = False
+                client.socket.transport.resume_reading()
+        return len(clients)
+
+    def malformed(self, kind: str, count: int = 1, connection: int | None = None) -> int:
+        """Sends spoilt frames, of a kind in `damages`; how many. Raises ValueError."""
+        if kind not in self.damages:
+            raise ValueError(f"{kind!r} is no way to spoil a frame; known are {', '.join(self.damages)}.")
+        clients = self._chosen(connection)
+        chance = random.Random(self.seed)
+        for client in clients:
+            held = self.market.by_wire_id[next(iter(client.modes))] if client.modes else self.market.quotes[0]
+            for _ in range(_at_least("The count", count, 1)):
+                self._send(client, self.damaged(kind, held, chance))
+        sent = count * len(clients)
+        self._count["malformed"] += sent
+        return sent
+
+    async def expire(self, api_key: str | None = None) -> int:
+        """Makes the tokens of a key (None: of all keys) worthless and drops its sockets; how many."""
+        for key in self._keys(api_key):
+            self._tokens[key].clear()
+        return await self._end([client for client in self.clients.values() if api_key in {None, client.api_key}])
+
+    def set_token(self, token: str, api_key: str = DEMO_KEY) -> None:
+        """Makes this the only valid token of a key, which may be new. Open sockets stay."""
+        if not token or not api_key:
+            raise ValueError("An api_key and a token must not be empty.")
+        self._tokens[api_key] = {token}
+
+    def _keys(self, api_key: str | None) -> list[str]:
+        if api_key is not None and api_key not in self._tokens:
+            raise ValueError(f"There is no api_key {api_key!r}; known are {', '.join(self._tokens)}.")
+        return list(self._tokens) if api_key is None else [api_key]
+
+    def pause_ticks(self) -> None:
+        """No tick until `resume_ticks`; heartbeats and images go on."""
+        self._paused = True
+
+    def resume_ticks(self) -> None:
+        """Ticks again."""
+        self._paused = False
+
+    def set_rate(self, rate: float) -> None:
+        """Ticks a second in total from now on. Raises ValueError."""
+        self._pace = Pace(_at_least("The rate", rate, 0))
+
+    def set_symbol_rate(self, symbol: str, rate: float | None) -> None:
+        """One instrument's own ticks a second, beside the total; 0 makes it quiet, None puts it back into the turn."""
+        wire_id = self.market.find(symbol).wire_id
+        if rate is None:
+            self._own_pace.pop(wire_id, None)
+        else:
+            self._own_pace[wire_id] = Pace(_at_least("The rate", rate, 0))
+        self._rota_stale = True
+
+    def emit(self, symbol: str, **fields: object) -> int:
+        """
+        One tick with exactly these fields (see `Quote.put`), now; how many sockets it went to.
+
+        What is not given stays as it was. Raises ValueError: an unknown symbol or field, or a bad value.
+        """
+        quote = self.market.find(symbol)
+        quote.put(fields, _now_ms())
+        reached = self._publish(quote)
+        for client in self.clients.values():
+            self._flush(client, time.monotonic())
+        return reached
+
+    def never_traded(self, symbol: str, untraded: bool = True) -> None:
+        """Makes an instrument one that never traded: zeros in every field until `emit` gives it a price."""
+        self.market.find(symbol).never_traded(untraded)
+
+    def set_limits(
+        self, sockets: int | None = None, instruments: int | None = None, ignore_beyond: int | None = None
+    ) -> None:
+        """
+        Changes the given limits for what comes from now on; `ignore_beyond` -1 ends the ignoring.
+
+        Raises ValueError: a negative number.
+        """
+        if sockets is not None:
+            self.rules.sockets_per_key = _at_least("The sockets of a key", sockets, 0)
+        if instruments is not None:
+            self.rules.instruments_per_socket = _at_least("The instruments of a socket", instruments, 0)
+        if ignore_beyond is not None:
+            self.rules.ignore_beyond = None if ignore_beyond == -1 else _at_least("The number", ignore_beyond, 0)
+
+
+def _backlog_bytes(socket: ServerConnection) -> int:
+    return socket.transport.get_write_buffer_size()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _unless_empty(**lists: list[int]) -> dict[str, list[int]]:
+    return {name: items for name, items in lists.items() if items}
+
+
+Number = TypeVar("Number", int, float)
+
+
+def _at_least(what: str, number: Number, least: Number) -> Number:
+    if not math.isfinite(number) or number < least:
+        raise ValueError(f"{what} must be at least {least}, not {number}.")
+    return number
