@@ -162,9 +162,14 @@ def _network(address: str) -> str:
 # ---------------------------------------------------------------------------------------------------------- making keys
 
 
+def new_key() -> str:
+    """A fresh key; nobody has it yet."""
+    return f"sk_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}"
+
+
 def issue(name: str, **fields: Any) -> tuple[ApiKey, str]:
     """A new row, with `fields` of ApiKey, and its key: the only time anybody sees it."""
-    key = f"sk_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}"
+    key = new_key()
     return adopt(key, name, **fields), key
 
 
@@ -172,7 +177,20 @@ def adopt(key: str, name: str, **fields: Any) -> ApiKey:
     """
     A row for a key that exists already, such as one that clients have from another program.
 
-    Raises BadKeyError: too short or long, control characters in it, or it is a row's already.
+    Raises BadKeyError, as `check_new`.
+    """
+    check_new(key)
+    row = ApiKey(name=name, **fields)
+    seal(row, key)
+    row.save()
+    return row
+
+
+def check_new(key: str) -> None:
+    """
+    Whether a key may get a row. Reads the database.
+
+    Raises BadKeyError: too short or long, control characters in it, or it has a row already.
     """
     if not is_well_formed(key):
         raise BadKeyError(
@@ -181,8 +199,11 @@ def adopt(key: str, name: str, **fields: Any) -> ApiKey:
         )
     if ApiKey.objects.filter(prefix__in=[handle_of(key, secret) for secret in _secrets()]).exists():
         raise BadKeyError("This key exists already; edit it in the admin.")
-    prove = settings.SECRET_KEY
-    return ApiKey.objects.create(name=name, prefix=handle_of(key, prove), digest=digest_of(key, prove), **fields)
+
+
+def seal(row: ApiKey, key: str) -> None:
+    """Puts a key's hashes into its row, unsaved."""
+    row.prefix, row.digest = handle_of(key, settings.SECRET_KEY), digest_of(key, settings.SECRET_KEY)
 
 
 def handle_of(key: str, secret: str) -> str:
@@ -268,7 +289,7 @@ def find(key: str) -> ApiKey | None:
         return None
     row = found[0]
     if handles[row.prefix] != settings.SECRET_KEY:
-        row.prefix, row.digest = handle_of(key, settings.SECRET_KEY), digest_of(key, settings.SECRET_KEY)
+        seal(row, key)
         row.save(update_fields=["prefix", "digest"])
     return row
 

@@ -132,7 +132,7 @@ class Bridge:
         if last:
             self._unsubscribed_s = time.monotonic()
         self._bus.change(first, last)
-        known = [topic for topic in change.added if topic not in first or topic in self._images]
+        known = [topic for topic in change.added | change.again if topic not in first or topic in self._images]
         await self._send_last(change.channel, known)
 
     def _begin(self, topic: bytes) -> None:
@@ -298,7 +298,7 @@ class Bridge:
             self._adapters_up = up
             log.info("adapters_connected" if up else "adapters_lost")
         for topic, image in list(self._images.items()):
-            self._set_image(topic, msgspec.structs.replace(image, received_ms=int(self._now_ms())))
+            self._set_image(topic, msgspec.structs.replace(image, received_ms=self._now_ms()))
 
     async def _repeat_status(self) -> None:
         while True:
@@ -311,5 +311,5 @@ class Bridge:
                 log.info("asking_for_all_states", dropped=self.counters.dropped)
                 self._bus.ask_again(self._groups)
 
-    def _now_ms(self) -> float:
-        return self._clock() * 1000
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)

@@ -53,8 +53,8 @@ class BusReader:
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
         self._monitor = socket.get_monitor_socket(_EVENTS)
         loop = asyncio.get_running_loop()
-        loop.add_reader(socket.getsockopt(zmq.FD), self._read)
-        loop.add_reader(self._monitor.getsockopt(zmq.FD), self._watch)
+        loop.add_reader(_descriptor(socket), self._read)
+        loop.add_reader(_descriptor(self._monitor), self._watch)
         socket.connect(self._address)
         self._read()
         self._watch()
@@ -62,9 +62,9 @@ class BusReader:
     def close(self) -> None:
         """Disconnects; the publisher sees every topic unsubscribed."""
         loop = asyncio.get_running_loop()
-        loop.remove_reader(self._socket.getsockopt(zmq.FD))
+        loop.remove_reader(_descriptor(self._socket))
         if self._monitor is not None:
-            loop.remove_reader(self._monitor.getsockopt(zmq.FD))
+            loop.remove_reader(_descriptor(self._monitor))
             self._socket.disable_monitor()
         self._socket.close()
         self._context.term()
@@ -104,6 +104,11 @@ class BusReader:
 
     def _watch(self) -> None:
         monitor = self._monitor
-        while monitor is not None and not monitor.closed and monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while monitor is not None and not monitor.closed and monitor.poll(0):
             event = parse_monitor_message(monitor.recv_multipart(zmq.DONTWAIT))
             self._on_adapters(event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED)
+
+
+def _descriptor(socket: zmq.Socket[bytes]) -> int:
+    """What an event loop watches: readable when there may be something new, signalled once."""
+    return int(socket.getsockopt(zmq.FD))

@@ -71,7 +71,7 @@ def check_pace(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckM
     if settings.THROTTLE_MS != 0 and settings.THROTTLE_MS < 50:
         problems.append(
             Error(
-                f"THROTTLE_MS is {settings.THROTTLE_MS}; clients are not made for more than 20 ticks a second a symbol.",
+                f"THROTTLE_MS is {settings.THROTTLE_MS}; the shortest throttle is 50 ms.",
                 hint="Set 50 or more, or 0 to send every tick.",
                 id="marketdata.E005",
             )

@@ -15,6 +15,7 @@ from channels.exceptions import StopConsumer
 from django.db import Error as DatabaseError
 from msgspec import UNSET
 
+from brokers import catalog
 from marketdata import auth
 from marketdata.dialects.base import (
     Authenticate,
@@ -52,6 +53,7 @@ from marketdata.hub import Hub, Session
 from marketdata.peers import EXTENSION, FramePeer, MessagePeer
 from marketdata.ratelimit import TokenBucket
 from marketdata.resolution import resolve
+from marketdata.ticks import Key
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +75,7 @@ class StreamConsumer(AsyncConsumer):
         self._dialect = dialect
         self._bucket = TokenBucket(COMMANDS_PER_S, COMMAND_BURST)
         self._refused = 0
+        self._simulated = False
         self._deadline: asyncio.TimerHandle | None = None
         self._session: Session | None = None
 
@@ -90,10 +93,12 @@ class StreamConsumer(AsyncConsumer):
     # -------------------------------------------------------------------------------------------------------- handshake
 
     async def _connect(self) -> None:
-        await self.base_send({"type": "websocket.accept"})
-        transport = self.scope.get("extensions", {}).get(EXTENSION)
-        peer = FramePeer(transport) if transport is not None else MessagePeer(self.base_send)
-        self._session = Session(peer, self._dialect, (self.scope.get("client") or ["unknown"])[0])
+        scope: Any = self.scope
+        send: Any = self.base_send
+        await send({"type": "websocket.accept"})
+        transport = scope.get("extensions", {}).get(EXTENSION)
+        peer = FramePeer(transport) if transport is not None else MessagePeer(send)
+        self._session = Session(peer, self._dialect, (scope.get("client") or ["unknown"])[0])
         self._hub.open(self._session)
         self._deadline = asyncio.get_running_loop().call_later(AUTH_DEADLINE_S, self._end, CLOSE_AUTH_TIMEOUT)
 
@@ -178,14 +183,13 @@ class StreamConsumer(AsyncConsumer):
             self._error(TOO_MANY_CONNECTIONS, command.request_id)
             self._end(CLOSE_TOO_MANY_CONNECTIONS)
         else:
+            self._simulated = await database_sync_to_async(catalog.is_simulated)(grant.feed)
             self._admitted(session, command)
 
     def _admitted(self, session: Session, command: Authenticate) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        assert session.grant is not None
-        simulated = self._hub.is_simulated(session.grant.feed)
-        session.tell(self._dialect.authenticated(command, simulated=simulated))
+        session.tell(self._dialect.authenticated(command, simulated=self._simulated))
         self._hub.tell_status(session)
 
     async def _subscribe(self, session: Session, command: Subscribe) -> None:
@@ -197,7 +201,8 @@ class StreamConsumer(AsyncConsumer):
             wanted = set(found.keys)
             self._hub.unsubscribe(session, [key for key in session.held if key not in wanted])
         throttle_ms = command.throttle_ms or 0
-        granted, over = [], []
+        granted: list[Key] = []
+        over: list[Key] = []
         for key in found.keys:
             (granted if self._hub.subscribe(session, key, throttle_ms) else over).append(key)
         refused = tuple(Rejected(key.symbol, key.exchange, TOO_MANY_SYMBOLS) for key in over)
@@ -206,7 +211,7 @@ class StreamConsumer(AsyncConsumer):
             granted=tuple(granted),
             rejected=(*command.rejected, *found.rejected, *refused),
             throttle_ms=throttle_ms,
-            simulated=self._hub.is_simulated(session.grant.feed),
+            simulated=self._simulated,
         )
         session.tell(self._dialect.subscribed(outcome))
 

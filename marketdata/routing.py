@@ -76,7 +76,8 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await _deny(scope, receive, send, 403, "This origin may not connect; add it to ALLOWED_ORIGINS.")
     else:
         hub = await edge.start()
-        await StreamConsumer(hub, dialect)(scope, receive, send)
+        consumer: Any = StreamConsumer(hub, dialect)
+        await consumer(scope, receive, send)
 
 
 def is_allowed(origin: str, host: str | None) -> bool:

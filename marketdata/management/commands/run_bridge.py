@@ -37,7 +37,8 @@ class Command(BaseCommand):
 
 
 async def _run() -> None:
-    layer, ledger = get_channel_layer(), make_ledger()
+    layer: Any = get_channel_layer()
+    ledger = make_ledger()
     await layer.check_lanes()
     task = asyncio.ensure_future(make_bridge(layer, ledger).run())
     loop = asyncio.get_running_loop()
