@@ -52,7 +52,7 @@ class Denied(Exception):
         self.status = status
 
 
-class Rules(msgspec.Struct, kw_only=True):
+class Rules(msgspec.Struct):
     """
     The broker's limits, changeable while it runs.
 
@@ -145,11 +145,8 @@ class Simulator(ABC):
         stamp_quantity: bool = False,
         today: dt.date | None = None,
     ) -> None:
-        sockets, instruments = self.default_rules
-        self.rules = Rules(
-            sockets_per_key=sockets if sockets_per_key is None else sockets_per_key,
-            instruments_per_socket=instruments if instruments_per_socket is None else instruments_per_socket,
-        )
+        self.rules = Rules(*self.default_rules)
+        self.set_limits(sockets_per_key, instruments_per_socket)
         self.seed = random.getrandbits(32) if seed is None else seed
         self.today = today or dt.datetime.now(INDIA).date()
         self.packets_per_frame = _at_least("The packets of a frame", packets_per_frame, 1)
@@ -245,13 +242,13 @@ class Simulator(ABC):
 
     async def close(self) -> None:
         """Closes every socket and stops. Clients get close code 1001. Raises what made the ticking fail, if it did."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
         if self._ticking is not None:
             self._ticking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticking
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
 
     async def run_until(self, stop: asyncio.Event) -> None:
         """Returns when `stop` is set; raises what made the ticking fail, if it does before that."""
@@ -629,11 +626,12 @@ class Simulator(ABC):
         """Sends spoilt frames, of a kind in `damages`; how many. Raises ValueError."""
         if kind not in self.damages:
             raise ValueError(f"{kind!r} is no way to spoil a frame; known are {', '.join(self.damages)}.")
+        _at_least("The number of frames", count, 1)
         clients = self._chosen(connection)
         chance = random.Random(self.seed)
         for client in clients:
             held = self.market.by_wire_id[next(iter(client.modes))] if client.modes else self.market.quotes[0]
-            for _ in range(_at_least("The count", count, 1)):
+            for _ in range(count):
                 self._send(client, self.damaged(kind, held, chance))
         sent = count * len(clients)
         self._count["malformed"] += sent

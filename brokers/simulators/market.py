@@ -244,7 +244,8 @@ class Quote:
 
     def _price(self, name: str, value: float) -> int:
         price = round(value * self.scale)
-        if not -(2**31) <= price < 2**31:
+        limit = 2**30 if self.is_index else 2**31  # the difference of two values of an index must fit too
+        if not -limit <= price < limit:
             raise ValueError(f"{name} {value!r} does not fit the wire's 32-bit price.")
         return price
 
@@ -256,14 +257,10 @@ class Quote:
         for row in rows:
             if not isinstance(row, list | tuple) or len(row) != 3:
                 raise ValueError(complaint)
-            price, quantity, orders = row
-            made.append(
-                (
-                    self._price(name, self._number(price, complaint)),
-                    int(self._number(quantity, complaint)) & _U32,
-                    int(self._number(orders, complaint)) & 0xFFFF,
-                )
-            )
+            price, quantity, orders = (self._number(item, complaint) for item in row)
+            if not (0 <= quantity <= _U32 and 0 <= orders <= 0xFFFF):
+                raise ValueError(complaint)
+            made.append((self._price(name, price), int(quantity), int(orders)))
         return made + [_NO_ROW] * (DEPTH_ROWS - len(made))
 
     @staticmethod

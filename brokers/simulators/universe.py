@@ -14,10 +14,11 @@ from collections.abc import Iterator
 
 import msgspec
 
+from brokers.symbols import Derivative, derivative_symbol
+
 MOST = 100_000
 """The most instruments a simulator quotes."""
 
-MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _TUESDAY, _THURSDAY, _FRIDAY = 1, 3, 4
 _SPARE = dt.timedelta(days=7)
 
@@ -143,31 +144,6 @@ def listings(count: int | None, today: dt.date) -> list[Listing]:
     if count is None or count <= len(real):
         return real[:count]
     return real + [_artificial(number) for number in range(1, count - len(real) + 1)]
-
-
-def derivative_symbol(base: str, expiry: dt.date, right: str, strike: float | None = None) -> str:
-    """
-    The canonical name of a contract; `right` is FUT, CE or PE, a strike keeps only decimals it has.
-
-    >>> derivative_symbol("VEDL", dt.date(2024, 4, 25), "CE", 292.5)
-    'VEDL25APR24292.5CE'
-    >>> derivative_symbol("NIFTY", dt.date(2024, 3, 28), "CE", 20800.0)
-    'NIFTY28MAR2420800CE'
-    >>> derivative_symbol("M&M", dt.date(2024, 4, 25), "FUT")
-    'M&M25APR24FUT'
-    """
-    day = f"{expiry.day:02d}{MONTHS[expiry.month - 1]}{expiry.year % 100:02d}"
-    return f"{base}{day}{right}" if strike is None else f"{base}{day}{number_text(strike)}{right}"
-
-
-def number_text(value: float) -> str:
-    """
-    A number without needless decimals.
-
-    >>> number_text(20800.0), number_text(187.5), number_text(0.0025)
-    ('20800', '187.5', '0.0025')
-    """
-    return f"{value:.4f}".rstrip("0").rstrip(".")
 
 
 def _real(today: dt.date) -> Iterator[Listing]:
@@ -303,7 +279,7 @@ def _chain(underlying: _Underlying, expiry: dt.date) -> Iterator[Listing]:
 
 def _contract(underlying: _Underlying, expiry: dt.date, right: str, strike: float | None, price: float) -> Listing:
     return Listing(
-        symbol=derivative_symbol(underlying.base, expiry, right, strike),
+        symbol=derivative_symbol(Derivative(underlying.base, expiry, strike, None if right == "FUT" else right)),
         exchange=underlying.exchange,
         code=0,
         name=underlying.base,

@@ -28,7 +28,8 @@ from websockets.http11 import Request
 
 from brokers.simulators.engine import Client, Denied, Simulator
 from brokers.simulators.market import Quote
-from brokers.simulators.universe import MONTHS, Listing, number_text
+from brokers.simulators.universe import Listing
+from brokers.symbols import MONTHS, strike_text
 
 SEGMENTS = {
     "NSE": 1, "NFO": 2, "CDS": 3, "BSE": 4, "BFO": 5, "BCD": 6, "MCX": 7, "NCO": 12,
@@ -240,8 +241,8 @@ def _master_row(quote: Quote) -> tuple[object, ...]:
         INDEX_NAMES.get(one.symbol, one.symbol) if index else one.name,
         0,
         "" if one.expiry is None else one.expiry.isoformat(),
-        number_text(one.strike or 0),
-        0 if index else number_text(one.tick_size),
+        strike_text(one.strike or 0),
+        0 if index else f"{one.tick_size:g}",
         0 if index else one.lot_size,
         "EQ" if index else one.kind,
         _segment(one),
@@ -265,5 +266,5 @@ def _trading_symbol(one: Listing) -> str:
         return INDEX_NAMES.get(one.symbol, one.symbol) if one.kind == "INDEX" else one.symbol
     year, month = one.expiry.year % 100, one.expiry.month
     day = f"{'123456789OND'[month - 1]}{one.expiry.day:02d}" if one.weekly else MONTHS[month - 1]
-    strike = "" if one.strike is None else number_text(one.strike)
+    strike = "" if one.strike is None else strike_text(one.strike)
     return f"{one.name}{year:02d}{day}{strike}{one.kind}"

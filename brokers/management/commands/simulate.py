@@ -87,8 +87,7 @@ class Command(BaseCommand):
         except OSError as error:
             raise CommandError(_port_sentence(error, options["port"])) from error
         try:
-            self._say(_first_line(simulator))
-            self._say(_introduction(simulator, options))
+            self._say(f"{_first_line(simulator)}\n{_introduction(simulator, options)}")
             await simulator.run_until(stop)
         finally:
             await simulator.close()

@@ -126,6 +126,8 @@ def test_trading_again_brings_a_consistent_session() -> None:
         ({"buy": [[1, 2]]}, "rows of"),
         ({"sell": [[1, 2, 3]] * 6}, "up to 5 rows"),
         ({"sell": [[1, True, 3]]}, "rows of"),
+        ({"sell": [[1, 2**32, 3]]}, "rows of"),
+        ({"sell": [[1, 2, 65536]]}, "rows of"),
     ],
 )
 def test_a_bad_field_is_refused_with_a_sentence_and_changes_nothing(fields: dict[str, object], words: str) -> None:
