@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class BrokersConfig(AppConfig):
@@ -10,3 +13,21 @@ class BrokersConfig(AppConfig):
 
     name = "brokers"
     verbose_name = "Brokers"
+
+    def ready(self) -> None:
+        """Registers the checks; has every installed adapter's row made when tables are."""
+        from brokers import checks  # noqa: F401, PLC0415 - registers by being imported, once apps are ready
+
+        post_migrate.connect(_enter_brokers, sender=self, dispatch_uid="brokers.enter_brokers")
+
+
+def _enter_brokers(apps: Any, using: str, **_: Any) -> None:
+    """A row for each adapter, so that the admin shows it at once; an existing row only gets its present name."""
+    from brokers import registry  # noqa: PLC0415 - loads every adapter; only `migrate` needs that here
+
+    try:
+        brokers = apps.get_model("brokers", "Broker").objects.using(using)
+    except LookupError:  # migrated back to before there was such a table
+        return
+    for slug in registry.slugs():
+        brokers.update_or_create(slug=slug, defaults={"name": registry.load(slug).spec.name})

@@ -19,7 +19,7 @@ def check_credentials_keys(app_configs: Sequence[AppConfig] | None, **_: Any) ->
         return [
             Error(
                 "CREDENTIALS_KEY is not set; brokers' credentials cannot be stored.",
-                hint=f"Set {_SECRET_LENGTH} or more random characters, or remove it: the next start writes one to .env.",
+                hint="Set 32 or more random characters, or remove it: the next start writes one to .env.",
                 id="brokers.E001",
             )
         ]

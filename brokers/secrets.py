@@ -88,6 +88,10 @@ class _Unsealing(DeferredAttribute):
             value = instance.__dict__[self.field.attname] = unseal(value)
         return value
 
+    def __set__(self, instance: models.Model, value: Any) -> None:
+        """Without a setter Python would take what is in `__dict__` and never ask `__get__`."""
+        instance.__dict__[self.field.attname] = value
+
 
 class EncryptedJSONField(models.BinaryField):  # type: ignore[type-arg]  # generic for the checker only
     """

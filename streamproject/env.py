@@ -22,7 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _SQLITE = "django.db.backends.sqlite3"
-_POSTGRESQL = "django.db.backends.postgresql"
+_DATABASES = frozenset({"sqlite", "postgres", "postgresql"})
 
 
 class Env:
@@ -127,14 +127,13 @@ class Env:
         Raises ImproperlyConfigured: neither SQLite in a file nor PostgreSQL, or the URL is not one.
         """
         url = self.text(name, "sqlite:///db.sqlite3")
-        try:
-            config: dict[str, Any] = environ.Env.db_url_config(url)
-            engine = config["ENGINE"]
-        except (KeyError, ValueError):
-            config, engine = {}, ""
-        if engine == _SQLITE and config["NAME"] not in ("", ":memory:"):
-            return _sqlite(folder / config["NAME"], folder)
-        if engine == _POSTGRESQL and config["NAME"]:
+        config: dict[str, Any] = {}
+        with contextlib.suppress(ValueError):
+            if url.partition("://")[0] in _DATABASES:
+                config = environ.Env.db_url_config(url)
+        if config.get("NAME") and config["NAME"] != ":memory:":  # which other processes could not see
+            if config["ENGINE"] == _SQLITE:
+                return _sqlite(folder / config["NAME"], folder)
             return config | {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
         raise ImproperlyConfigured(
             f"{name} is not the address of a database; use sqlite:///FILE or postgres://USER:PASSWORD@HOST:PORT/NAME."
