@@ -10,7 +10,7 @@ import difflib
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db.models import Q, QuerySet
 
@@ -94,7 +94,7 @@ def is_simulated(feed: str) -> bool:
     return any(account.endpoint or _is_simulated(account.broker.slug) for account in accounts)
 
 
-def _serving_brokers() -> QuerySet[BrokerAccount, int]:
+def _serving_brokers() -> QuerySet[BrokerAccount, Any]:
     return (
         BrokerAccount.objects.filter(enabled=True, broker__enabled=True).order_by().values_list("broker_id").distinct()
     )

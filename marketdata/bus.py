@@ -66,8 +66,8 @@ class BusReader:
         if self._monitor is not None:
             loop.remove_reader(_descriptor(self._monitor))
             self._socket.disable_monitor()
-        self._socket.close()
-        self._context.term()
+            self._monitor.close()
+        self._context.destroy(linger=0)
 
     def change(self, added: Iterable[bytes], removed: Iterable[bytes]) -> None:
         """These topics are wanted from now on, those no longer."""

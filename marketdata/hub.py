@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from django.db import Error as DatabaseError
 
 from marketdata.auth import Grant
 from marketdata.dialects.base import Dialect, Held
@@ -22,7 +23,7 @@ from marketdata.errors import CLOSE_KEY_REVOKED, CLOSE_RESTART, CloseCode
 from marketdata.frames import frame_of
 from marketdata.lastvalue import is_stale
 from marketdata.ledger import Ledger
-from marketdata.membership import Items, Membership
+from marketdata.membership import Items, Membership, report_failure
 from marketdata.outbox import Entry, Outbox
 from marketdata.peers import Peer
 from marketdata.quota import Quota
@@ -145,6 +146,8 @@ class Hub:
         self._follow_status("")
         self._membership.start()
         self._tasks = [asyncio.ensure_future(task) for task in (self._write(), self._watch())]
+        for task in self._tasks:
+            task.add_done_callback(report_failure)
 
     async def stop(self) -> None:
         """Sends every client away so that it comes back, and gives the lease back."""
@@ -344,7 +347,11 @@ class Hub:
         ids = {session.grant.key_id for session in self.sessions if session.grant}
         if not ids:
             return
-        revoked = await self._revoked(ids)
+        try:
+            revoked = await self._revoked(ids)
+        except DatabaseError as error:
+            log.warning("revocations_unknown", reason=str(error))
+            return
         for session in list(self.sessions):
             if session.grant and session.grant.key_id in revoked:
                 log.info("revoked_key_closed", address=session.address, key=session.grant.name)

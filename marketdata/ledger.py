@@ -271,7 +271,7 @@ class RedisLedger(Ledger):
 
     async def hubs(self) -> set[str]:
         """Every hub that has a lease, or had one."""
-        found: set[bytes] = await self._redis.smembers(self._hubs)
+        found: set[Any] = await self._redis.smembers(self._hubs)
         return {hub.decode() for hub in found}
 
     async def versions(self, hubs: Collection[str]) -> dict[str, int]:

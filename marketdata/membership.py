@@ -65,7 +65,7 @@ class Membership:
         """Begins to receive, to join and to renew."""
         self._tasks = [asyncio.ensure_future(task) for task in (self._receive(), self._renew())]
         for task in self._tasks:
-            task.add_done_callback(_report)
+            task.add_done_callback(report_failure)
 
     async def stop(self) -> None:
         """Ends everything and gives the lease back."""
@@ -84,7 +84,7 @@ class Membership:
     async def _receive(self) -> None:
         self.channel = await self._open_channel()
         upkeep = asyncio.ensure_future(self._upkeep())
-        upkeep.add_done_callback(_report)
+        upkeep.add_done_callback(report_failure)
         try:
             while True:
                 message = await self._layer.receive(self.channel)
@@ -141,7 +141,7 @@ class Membership:
                 self.refresh()
 
 
-def _report(task: asyncio.Task[None]) -> None:
+def report_failure(task: asyncio.Task[None]) -> None:
     """A task of the hub must never end by itself; if one does, its error is shown, not swallowed."""
     if not task.cancelled() and (error := task.exception()):
         log.error("hub_task_failed", exc_info=error)

@@ -33,7 +33,7 @@ class Client:
         self.ticks: dict[KeyName, list[Message]] = defaultdict(list)
         self.statuses: list[Message] = []
         self.frames = 0
-        self.closed: ConnectionClosed | None = None
+        self.closed: int | None = None
         self.jumps: list[tuple[KeyName, int]] = []
 
     async def __aenter__(self) -> Self:
@@ -96,10 +96,9 @@ class Client:
                 message = json.loads(frame)
                 for one in message if isinstance(message, list) else [message]:
                     self._take(one)
-        except ConnectionClosed as closed:
-            self.closed = closed
-        else:
-            self.closed = ConnectionClosed(self.socket.protocol.close_rcvd, self.socket.protocol.close_sent)
+        except ConnectionClosed:
+            pass  # Without a close frame; `closed` says 1006.
+        self.closed = self.socket.close_code
 
     def _take(self, message: Message) -> None:
         if "ltp" not in message:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT, Valkey, free_port
+from tests.conftest import PROJECT, Valkey, free_port
 
 PATIENCE_S = 20.0
 ACCOUNT = """
@@ -53,7 +53,7 @@ class Process:
         """Starts it; what it prints is appended to its log."""
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, *self._arguments], cwd=ROOT, env=self._env, stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, *self._arguments], cwd=PROJECT, env=self._env, stdout=log, stderr=subprocess.STDOUT
             )
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -102,7 +102,7 @@ class Stack:
     def __init__(self, folder: Path, template: Template, *, redis: bool = True, server: str = "run_server") -> None:
         self.folder = folder
         self.key = template.key
-        self.redis = Valkey(free_port()) if redis else None
+        self.redis = Valkey() if redis else None
         self.port, self.zmq_port, self.simulator = free_port(), free_port(), Simulator(free_port())
         shutil.copytree(template.folder, folder, dirs_exist_ok=True)
         self.env = template.env | {
@@ -160,7 +160,13 @@ class Stack:
     def manage(self, *arguments: str, check: bool = True) -> str:
         """Runs a `manage.py` command to its end; what it printed on standard output."""
         done = subprocess.run(
-            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=60
+            [sys.executable, "manage.py", *arguments],
+            cwd=PROJECT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout
@@ -193,8 +199,8 @@ class Template:
         self.env = {name: value for name, value in os.environ.items() if name not in _FOREIGN} | {
             "STREAM_DATA_DIR": str(folder),
             "STREAM_ENV_FILE": str(folder / ".env"),
-            "SECRET_KEY": "a secret only this test run knows, long enough for the checks",
-            "CREDENTIALS_KEY": "another secret only this test run knows, long enough for the checks",
+            "SECRET_KEY": "a secret that only this test run knows and that is long enough",
+            "CREDENTIALS_KEY": "another secret that only this test run knows and that is long enough",
             "DJANGO_SETTINGS_MODULE": "streamproject.settings",
             "REDIS_URL": "",
         }
@@ -207,7 +213,13 @@ class Template:
 
     def _manage(self, *arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=60
+            [sys.executable, "manage.py", *arguments],
+            cwd=PROJECT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
         return done.stdout

@@ -12,6 +12,7 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from marketdata.checks import MIGRATIONS_TAG
 from marketdata.layers import LaneMismatch
 from marketdata.ledger import make_ledger
 from marketdata.routing import make_bridge
@@ -26,6 +27,7 @@ class Command(BaseCommand):
         """Runs until SIGTERM or Ctrl-C."""
         if not settings.REDIS_URL:
             raise CommandError("REDIS_URL is not set; without Redis the bridge runs inside run_server.")
+        self.check(tags=[MIGRATIONS_TAG], include_deployment_checks=True)
         if sys.platform != "win32":
             import uvloop  # noqa: PLC0415 - there is none on Windows
 
