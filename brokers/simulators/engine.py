@@ -135,7 +135,7 @@ class Simulator(ABC):
         self,
         *,
         rate: float = 500.0,
-        symbols: int | None = 200,
+        symbols: int | None = None,
         seed: int | None = None,
         port: int = 0,
         accounts: Mapping[str, str] | None = None,

@@ -36,8 +36,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--symbols",
             type=int,
-            default=200,
-            help="instruments quoted, real names first, then SIM0001 … (200)",
+            help="instruments quoted, real names first, then SIM0001 … (default: every real name, about 200)",
         )
         parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default 0: any free one)")
         parser.add_argument("--list", action="store_true", help="print the instruments as EXCHANGE:SYMBOL and exit")

@@ -59,21 +59,24 @@ def imported(master: str) -> list[InstrumentRow]:
     return [row for row in rows if isinstance(row, InstrumentRow)]
 
 
-@pytest.mark.parametrize("count", ["5", "60", "2500"])
-def test_the_list_is_exactly_what_the_importer_makes_of_the_master(count: str) -> None:
-    listed = run_manage("simulate", "zerodha", "--list", "--symbols", count)
-    master = run_manage("simulate", "zerodha", "--master", "--symbols", count)
-    assert (listed.returncode, listed.stderr, master.returncode, master.stderr) == (0, "", 0, "")
-    names = listed.stdout.splitlines()
-    assert len(names) == len(set(names)) == int(count)
-    rows = imported(master.stdout)
+def printed(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command("simulate", "zerodha", *arguments, stdout=out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("choice", [["--symbols", "5"], ["--symbols", "60"], ["--symbols", "2500"], []])
+def test_the_list_is_exactly_what_the_importer_makes_of_the_master(choice: list[str]) -> None:
+    names = printed("--list", *choice).splitlines()
+    assert not choice or len(names) == int(choice[1])
+    rows = imported(printed("--master", *choice))
     assert names == [f"{row.exchange}:{row.symbol}" for row in rows]
+    assert len(names) == len(set(names))
     assert len({(row.segment, row.token) for row in rows}) == len(rows)
 
 
 def test_a_date_makes_the_same_contracts_on_every_day() -> None:
-    listed = run_manage("simulate", "zerodha", "--list", "--symbols", "150", "--date", "2024-03-18")
-    names = listed.stdout.splitlines()
+    names = printed("--list", "--date", "2024-03-18").splitlines()
     assert "NFO:NIFTY26MAR2424850CE" in names
     assert "NFO:ITC26MAR24412.5PE" in names
 
