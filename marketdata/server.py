@@ -121,7 +121,8 @@ class FrameProtocol(WebSocketProtocol):  # type: ignore[misc]
     def _deny(self, status: int, body: bytes) -> None:
         deferred = self.__dict__.pop("handshake_deferred", None)
         if deferred is not None:
-            deferred.errback(ConnectionDeny(status, reason=body.decode("latin1").strip()))
+            deny: Any = ConnectionDeny
+            deferred.errback(deny(status, reason=body.decode("latin1").strip()))
             self.server.protocol_disconnected(self)
 
 

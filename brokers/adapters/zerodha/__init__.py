@@ -103,12 +103,12 @@ class Zerodha(Adapter):
 
     def open(self, feed: Feed, credentials: Mapping[str, str], endpoint: str, now_ms: int) -> Steps:
         """The credentials go into the URL's query; HTTP 101 is the acceptance."""
+        yield from ()  # nothing to ask over HTTP first
         missing = [name for name in ("api_key", "access_token") if not credentials.get(name)]
         if missing:
             raise Refused(ErrorKind.AUTH, f"Zerodha needs {' and '.join(missing)}; log in, or enter it in the admin.")
         query = urlencode({name: credentials[name] for name in ("api_key", "access_token")})
         return Handshake(url=f"{endpoint}/?{query}" if "?" not in endpoint else endpoint, headers=VERSION_HEADERS)
-        yield  # makes this a generator, as the contract wants it
 
     def session(self, feed: Feed) -> Session:
         """A fresh conversation."""

@@ -1,0 +1,75 @@
+"""`manage.py setup_demo`: an empty database gets a simulated account, its instruments, an API key and an admin."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+
+from brokers import registry
+from brokers.instruments.store import replace_instruments
+from brokers.models import Broker, BrokerAccount
+from brokers.simulators import simulators
+from brokers.simulators.engine import DEMO_KEY, DEMO_TOKEN
+from marketdata import auth
+from marketdata.models import ApiKey
+
+NAME = "demo"
+
+
+class Command(BaseCommand):
+    """What `stream --demo` runs in the demo's own database; refuses one that holds accounts of anybody else."""
+
+    help = "Fill the demo's own database: instruments, a simulated account, a fresh API key, an admin login."
+    requires_migrations_checks = False
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Where the simulator is, and where the key goes."""
+        parser.add_argument("--broker", default="zerodha", help="the simulated broker (default zerodha)")
+        parser.add_argument("--port", type=int, required=True, help="the simulator's port on 127.0.0.1")
+        parser.add_argument("--symbols", type=int, default=200, help="instruments the simulator quotes")
+        parser.add_argument("--key-file", type=Path, required=True, help="file that gets the API key, readable to you")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Prints the key and the admin login as JSON. Raises CommandError with one sentence."""
+        call_command("migrate", verbosity=0)
+        if BrokerAccount.objects.exclude(name=NAME).exists():
+            raise CommandError("This database holds real broker accounts; the demo must have one of its own.")
+        _fill(options["broker"], options["port"], options["symbols"])
+        ApiKey.objects.filter(name=NAME).delete()
+        _, key = auth.issue(NAME)
+        _write(options["key_file"], key)
+        password = secrets.token_urlsafe(9)
+        user, _ = get_user_model().objects.get_or_create(username=NAME, is_staff=True, is_superuser=True)
+        user.set_password(password)
+        user.save()
+        self.stdout.write(json.dumps({"key": key, "user": NAME, "password": password}))
+
+
+def _fill(slug: str, port: int, symbols: int) -> None:
+    adapter = registry.load(slug)
+    broker, _ = Broker.objects.get_or_create(slug=slug, defaults={"name": adapter.spec.name})
+    master = simulators()[slug](symbols=symbols).master()
+    replace_instruments(broker, adapter.parse_instruments(master.splitlines()))
+    BrokerAccount.objects.update_or_create(
+        broker=broker,
+        name=NAME,
+        defaults={
+            "credentials": {"api_key": DEMO_KEY, "access_token": DEMO_TOKEN},
+            "endpoint": f"ws://127.0.0.1:{port}",
+            "enabled": True,
+        },
+    )
+
+
+def _write(path: Path, key: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(f"{key}\n")
