@@ -104,6 +104,9 @@ class BrokerAccount(models.Model):
     )
     enabled = models.BooleanField(default=True, help_text="Off: it does not connect.")
     updated_at = models.DateTimeField(auto_now=True)
+    # Credentials the broker refused are not tried again, also after a restart: their fingerprint, and when it was.
+    refused_fingerprint = models.CharField(max_length=80, blank=True, editable=False)
+    refused_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         ordering: ClassVar = ["broker", "name"]

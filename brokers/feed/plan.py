@@ -98,12 +98,9 @@ class _Room:
 
         Where limits depend on the mode, the connection as a whole keeps to the smallest limit of the modes in use.
         """
-        modes = {held for held, count in self.count.items() if count}
-        before = self.modes.get(token)
-        if before is not None and self.count[before] == 1:
-            modes.discard(before)
-        room = min(self.kind.limits.room(each) for each in modes | {mode})
-        return len(self.modes) + (before is None) <= room
+        modes = (held for held, count in self.count.items() if count)
+        room = min(self.kind.limits.room(each) for each in (mode, *modes))
+        return len(self.modes) + (token not in self.modes) <= room
 
     def overfull(self) -> bool:
         """Whether it holds more than its limits allow (they were lowered)."""
@@ -289,7 +286,6 @@ class Plan:
         self._tune(id_, token)
         if not room.modes:
             del self._rooms[id_]
-        self._freed = True
 
     def _tune(self, id_: ConnectionId, token: Token) -> None:
         """Gives a token the highest mode its guests want."""
