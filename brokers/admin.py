@@ -347,8 +347,8 @@ def lacking_credentials(account: BrokerAccount) -> list[str]:
 def _credentials_help(spec: Spec | None) -> str:
     if spec is None:
         return "The adapter of this broker is not installed; its credentials stay as they are."
-    link = format_html('<a href="{}" rel="noreferrer">its documentation</a>', spec.docs)
-    return format_html("Stored encrypted and never shown again. Where {} says how to get them: {}.", spec.name, link)
+    link = format_html('<a href="{}" rel="noreferrer">{}’s documentation</a>', spec.docs, spec.name)
+    return format_html("Stored encrypted; secrets are never shown again. How to get them: {}.", link)
 
 
 # ---------------------------------------------------------------------------------------------------------- instruments
