@@ -23,7 +23,7 @@ from channels.layers import BaseChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer, RedisPubSubLoopLayer, RedisSingleShardConnection
 from channels_redis.utils import _wrap_close, decode_hosts
 from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 log = structlog.get_logger(__name__)
@@ -295,12 +295,15 @@ class _Connection(RedisSingleShardConnection):  # type: ignore[misc]
 
 
 def _with_timeouts(hosts: Any) -> list[dict[str, Any]]:
-    """Connections that notice a dead Redis within seconds and leave trying again to us."""
+    """
+    Connections that notice a dead Redis within seconds and leave trying again to us: one that came back by itself
+    would have lost messages, and nobody would know.
+    """
     defaults = {
         "socket_connect_timeout": 2.0,
         "socket_keepalive": True,
         "health_check_interval": 2,
-        "retry": Retry(ConstantBackoff(0.05), 1),
+        "retry": Retry(NoBackoff(), 0),
     }
     return [defaults | host for host in decode_hosts(hosts)]
 

@@ -22,7 +22,7 @@ import structlog
 from django.conf import settings
 from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from marketdata.demand import difference
@@ -171,11 +171,13 @@ class _Known(msgspec.Struct):
 _encode = msgspec.msgpack.Encoder().encode
 _news = msgspec.msgpack.Decoder(_News)
 
-# KEYS: lease, topics. ARGV: time to live in ms, added, removed (msgpack arrays). Returns {version, channel} or nothing.
+# KEYS: lease, topics. ARGV: time to live in ms, how many are added, those, those removed. Returns {version, channel},
+# or nothing where there is no lease.
 _CHANGE = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
-for _, topic in ipairs(cmsgpack.unpack(ARGV[2])) do redis.call('SADD', KEYS[2], topic) end
-for _, topic in ipairs(cmsgpack.unpack(ARGV[3])) do redis.call('SREM', KEYS[2], topic) end
+local last_added = 2 + tonumber(ARGV[2])
+for at = 3, last_added do redis.call('SADD', KEYS[2], ARGV[at]) end
+for at = last_added + 1, #ARGV do redis.call('SREM', KEYS[2], ARGV[at]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 redis.call('PEXPIRE', KEYS[2], ARGV[1])
 return {redis.call('HINCRBY', KEYS[1], 'version', 1), redis.call('HGET', KEYS[1], 'channel')}
@@ -186,7 +188,8 @@ class RedisLedger(Ledger):
     """Between processes and machines. Times to live are counted by Redis, so no clock of ours matters."""
 
     def __init__(self, url: str, *, prefix: str = "ledger", lease_s: float = LEASE_S) -> None:
-        retry = Retry(ConstantBackoff(0.05), 1)
+        # No retries below us: a connection that came back by itself would hide that Redis may have come back empty.
+        retry = Retry(NoBackoff(), 0)
         self._redis = aioredis.Redis.from_url(
             url, socket_connect_timeout=2.0, socket_timeout=5.0, health_check_interval=2, retry=retry
         )
@@ -213,7 +216,7 @@ class RedisLedger(Ledger):
 
     async def change(self, hub: str, added: Collection[bytes], removed: Collection[bytes]) -> bool:
         """See Ledger."""
-        arguments: list[int | bytes] = [self.lease_ms, _encode(list(added)), _encode(list(removed))]
+        arguments: list[int | bytes] = [self.lease_ms, len(added), *added, *removed]
         async with self._reached():
             done = await self._change(keys=list(self._keys(hub)), args=arguments)
             if done is None:

@@ -12,7 +12,8 @@ from marketdata.ticks import EXCHANGES, Key, Mode
 from marketdata.topics import group_of, key_of_group, key_of_topic, split, status_key, topic_of
 
 TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=20)
-KEYS = st.builds(Key, TEXT, st.sampled_from(sorted(EXCHANGES)), st.sampled_from(Mode), st.sampled_from(["", "desk", "a b"]))
+FEEDS = st.sampled_from(["", "desk", "a b"])
+KEYS = st.builds(Key, TEXT, st.sampled_from(sorted(EXCHANGES)), st.sampled_from(Mode), FEEDS)
 
 
 @given(KEYS)
