@@ -94,7 +94,10 @@ class Valkey:
             "no",
         ]
         self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_die_with_parent
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - it only makes one system call, and takes no lock
         )
         wait_until(self._answers, f"valkey on port {self.port}")
 
