@@ -89,5 +89,5 @@ class Kite:
 async def eventually(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
     """Waits for something that no client can see arrive, such as an entry in the simulator's log."""
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - what is asked has no event to wait for
+        while not condition():
             await asyncio.sleep(0.005)
