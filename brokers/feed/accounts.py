@@ -52,15 +52,13 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         return self.trouble is None or self.trouble.state is not FeedState.DISABLED
 
     @property
-    def route(self) -> tuple[str, Mapping[str, str], bool]:
-        """What a connection is opened with; when it changes, connections are opened anew."""
-        return self.endpoint, self.credentials, self.trouble is None
+    def login(self) -> tuple[str, str, Mapping[str, str]]:
+        """What connections are opened with; when it changes, they are opened anew."""
+        return self.broker, self.endpoint, self.credentials
 
     def offer(self) -> Offer:
         """What it can carry, for the plan."""
-        return Offer(
-            account=self.id, broker=self.broker, feed=self.feed, priority=self.priority, sockets=self.sockets
-        )
+        return Offer(account=self.id, broker=self.broker, feed=self.feed, priority=self.priority, sockets=self.sockets)
 
 
 def load_accounts() -> list[Account]:

@@ -99,8 +99,8 @@ class Connection:
     Keeps one socket open for as long as `run` is not cancelled.
 
     `deliver` takes each frame's updates with the Unix ms at which it was read; `on_change` is called when `condition`
-    or `refused` changed; `on_lost` when a socket that stood is gone. `run` returns by itself only when the broker
-    refused the credentials: then `refusal` is set.
+    or `refused` changed; `on_lost`, with what it carried, when a socket that stood is gone. `run` returns by itself
+    only when the broker refused the credentials: then `refusal` is set, or `forbid` was called.
     """
 
     def __init__(
@@ -124,8 +124,10 @@ class Connection:
         """Instruments the broker said no to, and its words."""
         self.samples: deque[Sample] = deque(maxlen=SAMPLES)
         """The newest frames that could not be decoded."""
-        self.connected_s: float | None = None
-        """Since when (loop time) the socket stands; None while it does not."""
+        self.is_up = False
+        """Whether the socket stands."""
+        self.changed_s = time.monotonic()
+        """Since when `is_up` is what it is."""
         self._route = route
         self._deliver = deliver
         self._on_change = on_change
@@ -140,6 +142,7 @@ class Connection:
         self._heard_s = 0.0
         self._heard_ms = 0
         self._texts: set[str] = set()
+        self._forbidden: Condition | None = None
         self._log = log.bind(feed=name)
 
     # ---------------------------------------------------------------------------------------------------------- orders
@@ -153,6 +156,12 @@ class Connection:
             self.subscriptions.want(token, mode)
         self._dirty.set()
 
+    def forbid(self, condition: Condition) -> None:
+        """The credentials turned out to be refused: when the socket ends, it is not opened again."""
+        self._forbidden = condition
+        if not self.is_up:
+            self.condition = condition
+
     def woke(self) -> None:
         """The machine slept, or this process stood still: looks after itself at once."""
         self._nudge.set()
@@ -160,13 +169,13 @@ class Connection:
     # ------------------------------------------------------------------------------------------------------------ loop
 
     async def run(self) -> None:
-        """Connects, talks, reconnects. Returns when the credentials are refused."""
+        """Connects, talks, reconnects. Returns when the credentials are refused, to it or to another."""
         while True:
             ended = await self._live()
-            lived_s = 0.0 if self.connected_s is None else time.monotonic() - self.connected_s
-            if self.connected_s is not None:
-                self.connected_s = None
-                self._on_lost(self.subscriptions.wanted())
+            lived_s = self._fall()
+            if self._forbidden is not None:
+                self._become(*self._forbidden)
+                return
             wait_s = self._backoff.failed(ended.kind, lived_s=lived_s)
             if wait_s is None:
                 self._give_up(ended)
@@ -177,6 +186,15 @@ class Connection:
             self._nudge.clear()
             if await self._nudged(wait_s):
                 self._backoff.restart()
+
+    def _fall(self) -> float:
+        """The socket, if there was one, is gone; for how many seconds it stood."""
+        if not self.is_up:
+            return 0.0
+        lived_s = time.monotonic() - self.changed_s
+        self.is_up, self.changed_s = False, time.monotonic()
+        self._on_lost(self.subscriptions.wanted())
+        return lived_s
 
     def _give_up(self, ended: _Ended) -> None:
         self._counters.refusals += 1
@@ -246,7 +264,8 @@ class Connection:
         return await _walk(steps)
 
     def _stand(self) -> None:
-        self.connected_s = self._heard_s = time.monotonic()
+        self.is_up = True
+        self.changed_s = self._heard_s = time.monotonic()
         self._heard_ms = time.time_ns() // 1_000_000
         self._nudge.clear()
         self._dirty.set()

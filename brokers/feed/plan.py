@@ -142,7 +142,9 @@ class Plan:
         self._short: dict[Instrument, Reason] = {}
         self._down: frozenset[ConnectionId] = frozenset()
         self._changes: Changes = {}
+        self._moved: dict[Instrument, None] = {}
         self._freed = False
+        """Room appeared since what is short was tried last."""
 
     # ------------------------------------------------------------------------------------------------------- questions
 
@@ -167,6 +169,11 @@ class Plan:
         self._retry()
         changes, self._changes = self._changes, {}
         return changes
+
+    def take_moved(self) -> list[Instrument]:
+        """The instruments whose `seat` may have changed since the last call; ask for the changes first."""
+        moved, self._moved = self._moved, {}
+        return list(moved)
 
     # --------------------------------------------------------------------------------------------------------- changes
 
@@ -271,12 +278,14 @@ class Plan:
         if room is None:
             room = self._rooms[id_] = _Room(self._socket(id_))
         self._seats[instrument] = seat
+        self._moved[instrument] = None
         self._found[id_.account, id_.kind, token] = id_
         room.guests.setdefault(token, {})[instrument] = mode
         self._tune(id_, token)
 
     def _leave(self, instrument: Instrument) -> None:
         id_, token = self._seats.pop(instrument)
+        self._moved[instrument] = None
         room = self._rooms[id_]
         guests = room.guests[token]
         del guests[instrument]

@@ -1,0 +1,445 @@
+"""
+The adapters' process: demand from the bus, accounts from the database, a plan from both, pools that carry it out.
+
+All state lives on one event loop; the database is read in a thread. What changes in the database takes effect within a
+second or so, without a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping
+from functools import partial
+
+import structlog
+from channels.db import database_sync_to_async
+from django.db import DatabaseError
+
+from brokers import catalog, registry
+from brokers.contract import ErrorKind
+from brokers.feed.accounts import Account, load_accounts, mark_refused
+from brokers.feed.connection import REFUSED_STATES, Condition
+from brokers.feed.counters import Counters
+from brokers.feed.plan import ConnectionId, Instrument, Plan, Reason
+from brokers.feed.pool import Pool, possible
+from brokers.feed.publisher import LINGER_S, Line, Publisher, Source
+from marketdata.ticks import AccountStatus, FeedState, FeedStatus, KeyStatus, Token
+
+log = structlog.get_logger(__name__)
+
+CHUNK = 500
+"""New demand is planned in portions of this size, so that ticks do not wait for all of it."""
+GATHER_S = 0.01
+"""New demand is gathered for so long before it is looked up: it comes in bursts."""
+POLL_S = 1.0
+"""How often the database is looked at."""
+WAKE_S = 5.0
+"""A clock that jumps by more than this means that the machine slept, or that this process stood still."""
+RETRY_UNKNOWN_S = 5.0
+"""How often instruments that no broker knew are looked up again: a sync may have brought them."""
+REFRESH_S = 60.0
+"""How often all instruments are looked up again: a sync may have changed their tokens."""
+STATUS_S = 5.0
+STATUS_GATHER_S = 0.1
+"""Changes of state are gathered for so long before they are published."""
+
+Name = tuple[str, str]
+Tokens = dict[Name, dict[str, Token]]
+"""The identity of an instrument (symbol, exchange) at each broker that has it, by slug."""
+
+_SHORT: dict[Reason, Condition] = {
+    Reason.NO_ACCOUNT: Condition(FeedState.DISABLED, "No account of this feed is switched on; add one in the admin."),
+    Reason.UNKNOWN: Condition(
+        FeedState.EXPIRED_INSTRUMENT,
+        "No broker of this feed lists it now; it may have expired, or the instruments are not synced.",
+    ),
+    Reason.MODE_NOT_SERVED: Condition(FeedState.NO_CAPACITY, "No broker of this feed streams so deep a book for it."),
+    Reason.NO_CAPACITY: Condition(
+        FeedState.NO_CAPACITY, "All connections are full; drop some instruments, or raise the limits in the admin."
+    ),
+}
+
+
+class Supervisor:
+    """
+    Runs the feed until it is cancelled.
+
+    `ready` is set once the bus is open and the accounts are known. `run` raises BusError: the bus cannot be opened.
+    """
+
+    def __init__(self, host: str, port: int, *, linger_s: float = LINGER_S) -> None:
+        self.counters = Counters()
+        self.ready = asyncio.Event()
+        self.plan = Plan()
+        self.pools: dict[int, Pool] = {}
+        """By account; only those that may connect, or could until the broker refused them."""
+        self.publisher = Publisher(
+            host,
+            port,
+            on_demand=self._on_demand,
+            on_status_asked=self._publish_status,
+            counters=self.counters,
+            linger_s=linger_s,
+        )
+        self._accounts: dict[int, Account] = {}
+        self._sources: dict[int, Source] = {}
+        self._tokens: Tokens = {}
+        self._brokers: frozenset[str] = frozenset()
+        """The brokers that `_tokens` was looked up for."""
+        self._demand = asyncio.Event()
+        self._status_due = asyncio.Event()
+        self._unmarked: dict[int, tuple[Account, ErrorKind]] = {}
+        """Refusals that are not in the database yet."""
+        self._since: dict[object, tuple[Condition, int]] = {}
+        """For accounts and instruments: the condition last published, and since when (Unix ms) its state is so."""
+        self._shortage: Mapping[Reason, int] = {}
+        self._group: asyncio.TaskGroup
+        self._is_database_lost = False
+        self._polling = asyncio.Lock()
+
+    async def run(self) -> None:
+        """The one task tree: all ends when this ends."""
+        self.publisher.open()
+        log.info("bus_open", port=self.publisher.port)
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                await self._poll()
+                self.ready.set()
+                for part in (
+                    self._follow_demand(),
+                    self._follow_database(),
+                    self._follow_clock(),
+                    self._look_up_again(),
+                    self._publish_changes(),
+                    self._repeat_status(),
+                ):
+                    self._group.create_task(part)
+        finally:
+            self.publisher.close()
+
+    def _spawn(self, part: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        return self._group.create_task(part)
+
+    # ----------------------------------------------------------------------------------------------------------- demand
+
+    def _on_demand(self) -> None:
+        self._demand.set()
+
+    async def _follow_demand(self) -> None:
+        while True:
+            await self._demand.wait()
+            await asyncio.sleep(GATHER_S)
+            self._demand.clear()
+            changed = self.publisher.take_changes()
+            new = {_name(each) for each in changed if self.publisher.mode(each) is not None} - self._tokens.keys()
+            if new:
+                await self._look_up(new)
+            for start in range(0, len(changed), CHUNK):
+                self._replan(changed[start : start + CHUNK])
+                await asyncio.sleep(0)
+
+    def _replan(self, instruments: Iterable[Instrument]) -> None:
+        """Tells the plan what is wanted of these now, and the pools and the publisher what became of it."""
+        for instrument in instruments:
+            mode = self.publisher.mode(instrument)
+            if mode is None:
+                self.plan.drop(instrument)
+            else:
+                self.plan.want(instrument, mode, self._tokens.get(_name(instrument), {}))
+        self._carry_out()
+
+    def _carry_out(self) -> None:
+        changes = self.plan.take_changes()
+        for instrument in self.plan.take_moved():
+            self._bind(instrument)
+        for id_, modes in changes.items():
+            pool = self.pools.get(id_.account)
+            if pool is not None:
+                pool.apply({id_: modes})
+        self._report_shortage()
+
+    def _bind(self, instrument: Instrument) -> None:
+        seat = self.plan.seat(instrument)
+        if seat is None:
+            self.publisher.unbind(instrument)
+        else:
+            self.publisher.bind(instrument, self._sources[seat.connection.account], seat.token)
+
+    def _report_shortage(self) -> None:
+        shortage = Counter(self.plan.short().values())
+        if shortage != self._shortage:
+            self._shortage = shortage
+            self._status_due.set()
+            log.info("instruments_not_served", **{reason.name.lower(): shortage[reason] for reason in Reason})
+
+    # ---------------------------------------------------------------------------------------------------------- look-up
+
+    async def _look_up(self, names: Collection[Name]) -> None:
+        """Asks the catalogue for the tokens of these instruments, at every broker that may serve; in a thread."""
+        brokers: frozenset[str] | None = None
+        while brokers != self._brokers:  # they may change while we ask
+            brokers = self._brokers
+            try:
+                found = await database_sync_to_async(_tokens_of)(brokers, names)
+            except DatabaseError as error:
+                self._database_lost(error)
+                return
+        self._tokens.update(found)
+
+    async def _look_up_again(self) -> None:
+        """What a sync of instruments changed takes effect without a restart."""
+        rounds = 0
+        while True:
+            await asyncio.sleep(RETRY_UNKNOWN_S)
+            rounds += 1
+            everything = rounds * RETRY_UNKNOWN_S % REFRESH_S < RETRY_UNKNOWN_S
+            await self._refresh(everything=everything)
+
+    async def _refresh(self, *, everything: bool) -> None:
+        wanted = [instrument for instrument, _ in self.publisher.wanted()]
+        before = dict(self._tokens)
+        names = {name for name in map(_name, wanted) if everything or not before.get(name)}
+        if names:
+            await self._look_up(names)
+            self._replan([each for each in wanted if self._tokens.get(_name(each)) != before.get(_name(each))])
+        if everything:
+            kept = {_name(instrument) for instrument, _ in self.publisher.wanted()}
+            self._tokens = {name: tokens for name, tokens in self._tokens.items() if name in kept}
+
+    # --------------------------------------------------------------------------------------------------------- accounts
+
+    async def _follow_database(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            await self._poll()
+
+    async def _poll(self) -> None:
+        async with self._polling:
+            try:
+                await self._mark_refusals()
+                accounts = await database_sync_to_async(load_accounts)()
+            except DatabaseError as error:
+                self._database_lost(error)
+                return
+            if self._is_database_lost:
+                self._is_database_lost = False
+                log.info("database_back")
+            if accounts != list(self._accounts.values()):
+                await self._set_accounts({account.id: account for account in accounts})
+            self.plan.set_down(self._down())
+            self._carry_out()
+
+    def _database_lost(self, error: DatabaseError) -> None:
+        if not self._is_database_lost:
+            self._is_database_lost = True
+            log.error("database_lost", reason=str(error), consequence="the feed goes on with what it knows")
+
+    async def _mark_refusals(self) -> None:
+        for id_, (account, kind) in list(self._unmarked.items()):
+            await database_sync_to_async(mark_refused)(account, kind)
+            del self._unmarked[id_]
+
+    async def _set_accounts(self, accounts: dict[int, Account]) -> None:
+        before, self._accounts = self._accounts, accounts
+        for account in accounts.values():
+            self._renew_source(account, before.get(account.id))
+        await self._set_brokers(frozenset(account.broker for account in accounts.values() if account.is_on))
+        self.plan.set_offers(account.offer() for account in accounts.values() if account.is_on)
+        self._carry_out()
+        for id_ in before.keys() - accounts.keys():
+            self._close(self.pools.pop(id_, None))
+            del self._sources[id_]
+        for account in accounts.values():
+            self._renew_pool(account, before.get(account.id))
+        self._status_due.set()
+
+    async def _set_brokers(self, brokers: frozenset[str]) -> None:
+        if brokers != self._brokers:
+            self._brokers = brokers
+            wanted = [instrument for instrument, _ in self.publisher.wanted()]
+            await self._look_up(set(map(_name, wanted)))
+            self._replan(wanted)
+
+    def _renew_source(self, account: Account, before: Account | None) -> None:
+        """Another endpoint is another world: nothing known from the one is shown as the other's."""
+        if before is not None and (before.broker, before.endpoint) == (account.broker, account.endpoint):
+            return
+        old, new = self._sources.get(account.id), self.publisher.source(account.broker, simulated=account.simulated)
+        self._sources[account.id] = new
+        if old is not None:
+            for token, line in list(old.lines.items()):
+                for instrument in list(line.guests):
+                    self.publisher.bind(instrument, new, token)
+
+    def _renew_pool(self, account: Account, before: Account | None) -> None:
+        pool = self.pools.get(account.id)
+        if account.trouble is not None and account != before:
+            log.info("account_waits", broker=account.broker, account=account.name, reason=account.trouble.message)
+        stays = before is not None and account.login == before.login and not _is_forgiven(account, before)
+        if pool is not None and stays and (account.trouble is None or _is_refused(account)):
+            pool.set_account(account)
+            return
+        self.pools.pop(account.id, None)
+        if account.trouble is None:
+            self._open(account, after=pool)
+        else:
+            self._close(pool)
+
+    def _open(self, account: Account, after: Pool | None) -> None:
+        pool = self.pools[account.id] = Pool(
+            account,
+            registry.load(account.broker),
+            self._sources[account.id],
+            spawn=self._spawn,
+            on_change=self._status_due.set,
+            on_refused=partial(self._refused, account),
+            counters=self.counters,
+        )
+        self._spawn(self._start(pool, after))
+
+    async def _start(self, pool: Pool, after: Pool | None) -> None:
+        """Brokers count sockets: the old ones go before the new ones come."""
+        if after is not None:
+            await after.close()
+        if self.pools.get(pool.account.id) is pool:
+            pool.open(self.plan.assignment(pool.account.id))
+
+    def _close(self, pool: Pool | None) -> None:
+        if pool is not None:
+            self._spawn(pool.close())
+
+    def _refused(self, account: Account, kind: ErrorKind) -> None:
+        self._unmarked[account.id] = account, kind
+        self._spawn(self._poll())
+
+    def _down(self) -> set[ConnectionId]:
+        """The connections on which nothing can come now; those of an account that waits for a login are all."""
+        now_s, down = time.monotonic(), set[ConnectionId]()
+        for account in self._accounts.values():
+            pool = self.pools.get(account.id)
+            down |= possible(account) if pool is None else pool.down(now_s)
+        return down
+
+    # ------------------------------------------------------------------------------------------------------------ clock
+
+    async def _follow_clock(self) -> None:
+        """Notices that the machine slept, or that this process stood still."""
+        while True:
+            before_s = time.time()
+            await asyncio.sleep(POLL_S)
+            gap_s = time.time() - before_s - POLL_S
+            if gap_s > WAKE_S:
+                log.warning("woke_up", gap_s=round(gap_s))
+                for pool in self.pools.values():
+                    pool.woke()
+
+    # ----------------------------------------------------------------------------------------------------------- status
+
+    async def _publish_changes(self) -> None:
+        while True:
+            await self._status_due.wait()
+            await asyncio.sleep(STATUS_GATHER_S)
+            self._status_due.clear()
+            self._publish_all()
+
+    async def _repeat_status(self) -> None:
+        while True:
+            await asyncio.sleep(STATUS_S)
+            self._publish_all()
+
+    def _publish_all(self) -> None:
+        for feed in list(self.publisher.status_feeds):
+            self._publish_status(feed)
+
+    def _publish_status(self, feed: str) -> None:
+        self.publisher.send_status(feed, self.status(feed))
+
+    def status(self, feed: str) -> FeedStatus:
+        """The state of a feed now: its accounts, and every demanded instrument that is not well."""
+        now_ms = time.time_ns() // 1_000_000
+        accounts = tuple(
+            AccountStatus(
+                broker=account.broker,
+                account=account.name,
+                state=condition.state,
+                message=condition.message,
+                since_ms=self._since_ms(account.id, condition, now_ms),
+                feed=feed,
+                simulated=account.simulated,
+            )
+            for account in self._accounts.values()
+            if account.feed == feed
+            for condition in [self._condition(account)]
+        )
+        unwell = dict(self._unwell(feed))
+        keys = tuple(
+            KeyStatus(
+                symbol=instrument.symbol,
+                exchange=instrument.exchange,
+                state=condition.state,
+                message=condition.message,
+                since_ms=self._since_ms(instrument, condition, now_ms),
+                feed=feed,
+            )
+            for instrument, condition in unwell.items()
+        )
+        self._forget_well(feed, unwell)
+        return FeedStatus(accounts=accounts, keys=keys, received_ms=now_ms)
+
+    def _condition(self, account: Account) -> Condition:
+        pool = self.pools.get(account.id)
+        if pool is not None:
+            return pool.condition()
+        return account.trouble or Condition(FeedState.CONNECTING, "Connecting.")
+
+    def _unwell(self, feed: str) -> Iterator[tuple[Instrument, Condition]]:
+        for instrument, reason in self.plan.short().items():
+            if instrument.feed == feed and self.publisher.is_demanded(instrument):
+                yield instrument, _SHORT[reason]
+        for id_, pool in self.pools.items():
+            if pool.account.feed == feed:
+                yield from self._unwell_of(pool, self._sources[id_].lines)
+
+    def _unwell_of(self, pool: Pool, lines: Mapping[Token, Line]) -> Iterator[tuple[Instrument, Condition]]:
+        silent = Condition(FeedState.NO_DATA, "The broker has sent nothing for it since it was subscribed.")
+        words = {token: Condition(FeedState.NOT_ENTITLED, text) for token, text in pool.refused_tokens().items()}
+        for token, condition in (dict.fromkeys(pool.silent_tokens(time.monotonic()), silent) | words).items():
+            line = lines.get(token)
+            for instrument in line.guests if line is not None else ():
+                if self.publisher.is_demanded(instrument):
+                    yield instrument, condition
+
+    def _since_ms(self, what: object, condition: Condition, now_ms: int) -> int:
+        known = self._since.get(what)
+        since_ms = known[1] if known is not None and known[0].state == condition.state else now_ms
+        self._since[what] = condition, since_ms
+        return since_ms
+
+    def _forget_well(self, feed: str, unwell: Collection[Instrument]) -> None:
+        for what in list(self._since):
+            if isinstance(what, Instrument) and what.feed == feed and what not in unwell:
+                del self._since[what]
+
+
+def _name(instrument: Instrument) -> Name:
+    return instrument.symbol, instrument.exchange
+
+
+def _tokens_of(brokers: Collection[str], names: Collection[Name]) -> Tokens:
+    """Each of these names, with its token at each of these brokers that has it."""
+    found: Tokens = {name: {} for name in names}
+    for broker in sorted(brokers):
+        for name, token in catalog.tokens_for(broker, names).items():
+            found[name][broker] = token
+    return found
+
+
+def _is_refused(account: Account) -> bool:
+    return account.trouble is not None and account.trouble.state in REFUSED_STATES.values()
+
+
+def _is_forgiven(account: Account, before: Account) -> bool:
+    """Whether the refusal of these same credentials was taken back: somebody wants them tried again."""
+    return account.trouble is None and _is_refused(before)

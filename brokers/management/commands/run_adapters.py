@@ -1,0 +1,42 @@
+"""`manage.py run_adapters`: holds the broker connections and publishes their ticks until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from brokers.feed.publisher import BusError
+from brokers.feed.supervisor import Supervisor
+
+
+class Command(BaseCommand):
+    """One at a time: it owns the bus and the accounts' sockets."""
+
+    help = "Connects to the brokers and publishes ticks on ZeroMQ. One at a time is enough."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Runs until SIGTERM or Ctrl-C."""
+        # The check is registered on the clients' side, which must not be imported from here: its tag is enough.
+        self.check(tags=["migrations"], include_deployment_checks=True)
+        # Plain asyncio: uvloop gains nothing for the library that reads the brokers' sockets. The selector's loop,
+        # because the bus is read by its descriptor, which the loop Windows has by default cannot.
+        try:
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(_run())
+        except BusError as error:
+            raise CommandError(str(error)) from None
+
+
+async def _run() -> None:
+    task = asyncio.ensure_future(Supervisor(settings.ZMQ_HOST, settings.ZMQ_PORT).run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
+            loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
