@@ -273,18 +273,28 @@ class Connection:
         self._become(FeedState.CONNECTED, "Connected.")
 
     async def _talk(self, socket: Socket, session: Session) -> None:
-        """Reads, writes and watches until one of them ends; raises what ended it."""
+        """
+        Reads, writes and watches until one of them fails; raises what ended it.
+
+        Not a TaskGroup: that of Python 3.11 forgets that we were cancelled where something fails in the same moment.
+        """
+        parts = [
+            asyncio.ensure_future(part)
+            for part in (
+                self._read(socket, session),
+                self._write(socket, session),
+                self._beat(socket, session),
+                self._watch(),
+            )
+        ]
         try:
-            async with asyncio.TaskGroup() as group:
-                for part in (
-                    self._read(socket, session),
-                    self._write(socket, session),
-                    self._beat(socket, session),
-                    self._watch(),
-                ):
-                    group.create_task(part)
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+        for part in done:
+            part.result()
 
     # --------------------------------------------------------------------------------------------------------- reading
 

@@ -141,13 +141,17 @@ class Supervisor:
                 await asyncio.sleep(0)
 
     def _replan(self, instruments: Iterable[Instrument]) -> None:
-        """Tells the plan what is wanted of these now, and the pools and the publisher what became of it."""
+        """
+        Tells the plan what is wanted of these now, and the pools and the publisher what became of it.
+
+        What could not be looked up waits for the next look-up.
+        """
         for instrument in instruments:
-            mode = self.publisher.mode(instrument)
+            mode, tokens = self.publisher.mode(instrument), self._tokens.get(_name(instrument))
             if mode is None:
                 self.plan.drop(instrument)
-            else:
-                self.plan.want(instrument, mode, self._tokens.get(_name(instrument), {}))
+            elif tokens is not None:
+                self.plan.want(instrument, mode, tokens)
         self._carry_out()
 
     def _carry_out(self) -> None:

@@ -74,7 +74,7 @@ async def connecting(toy: Toy | None = None, token: str = "good") -> AsyncIterat
             assert bench.task.done()
 
 
-# ----------------------------------------------------------------------------------------------------------- all is well
+# ---------------------------------------------------------------------------------------------------------- all is well
 
 
 async def test_it_says_hello_then_what_is_wanted_and_hands_on_what_comes() -> None:
@@ -145,7 +145,7 @@ async def test_http_calls_before_the_socket_are_made(monkeypatch: pytest.MonkeyP
             await bench.connected()
 
 
-# --------------------------------------------------------------------------------------------------------- it breaks down
+# ------------------------------------------------------------------------------------------------------- it breaks down
 
 
 async def test_after_a_drop_everything_is_subscribed_again_and_the_owner_hears_of_the_loss() -> None:
@@ -361,3 +361,15 @@ async def test_no_secret_reaches_a_log_or_a_message(caplog: pytest.LogCaptureFix
             await asyncio.wait([bench.task])
     assert "feed_up" in caplog.text
     assert secret not in caplog.text
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_it_ends_also_when_the_socket_breaks_in_that_moment(steps: int) -> None:
+    async with connecting() as bench:
+        await bench.connected()
+        bench.broker.drop()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        bench.task.cancel()
+        await asyncio.wait([bench.task], timeout=2)
+        assert bench.task.cancelled()

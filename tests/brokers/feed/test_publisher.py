@@ -135,7 +135,7 @@ async def test_subscribing_again_asks_for_the_state_and_counts_no_tick() -> None
         assert bench.wanted() == {SBIN: Mode.LTP}
 
 
-async def test_a_sequence_goes_on_after_nobody_wanted_the_key_for_a_while() -> None:
+async def test_a_sequence_goes_on_and_shows_that_something_was_missed_while_nobody_wanted_the_key() -> None:
     async with both(linger_s=0.01) as (bench, sub):
         sub.subscribe(LTP)
         await until(bench.wanted, "the demand")
@@ -148,7 +148,7 @@ async def test_a_sequence_goes_on_after_nobody_wanted_the_key_for_a_while() -> N
         await until(bench.wanted, "the demand again")
         bench.source().deliver([Update(token=nse(1), ltp=11.0)], 2)
         await until(lambda: len(sub.got) == 2, "the next tick")
-        assert sub.got[1].tick.seq == sub.got[0].tick.seq + 1
+        assert sub.got[1].tick.seq == sub.got[0].tick.seq + 2
 
 
 async def test_what_nobody_subscribes_any_more_stays_wanted_for_a_while_but_is_not_published() -> None:
@@ -159,7 +159,7 @@ async def test_what_nobody_subscribes_any_more_stays_wanted_for_a_while_but_is_n
         loop = asyncio.get_running_loop()
         sub.unsubscribe(DEPTH)
         began_s = loop.time()
-        await until(lambda: len(source.lines[nse(1)].streams) == 1, "one stream less")
+        await until(lambda: sum(stream.demanded for stream in source.lines[nse(1)].streams) == 1, "one stream less")
         source.deliver([Update(token=nse(1), ltp=10.0)], 1)
         assert bench.publisher.counters.published == 1
         assert bench.wanted() == {SBIN: Mode.DEPTH}
@@ -167,6 +167,23 @@ async def test_what_nobody_subscribes_any_more_stays_wanted_for_a_while_but_is_n
         assert loop.time() - began_s >= 0.3
         sub.unsubscribe(LTP)
         await until(lambda: not bench.wanted(), "no demand")
+
+
+async def test_ticks_that_nobody_got_while_the_key_lingered_are_seen_in_the_sequence() -> None:
+    async with both() as (bench, sub):
+        sub.subscribe(LTP)
+        await until(bench.wanted, "the demand")
+        source = bench.source()
+        source.deliver([Update(token=nse(1), ltp=10.0)], 1)
+        await until(lambda: sub.got, "the tick")
+        sub.unsubscribe(LTP)
+        await until(lambda: not bench.publisher.is_demanded(SBIN), "the unsubscribe")
+        for price in (11.0, 12.0, 13.0):
+            source.deliver([Update(token=nse(1), ltp=price)], 2)
+        sub.subscribe(LTP)
+        await until(lambda: len(sub.got) == 2, "the last value")
+        first, last = sub.got
+        assert (last.is_snapshot, last.tick.ltp, last.tick.seq) == (True, 13.0, first.tick.seq + 3)
 
 
 async def test_who_comes_back_in_time_changes_nothing() -> None:
