@@ -86,5 +86,6 @@ def logging_config(level: str) -> dict[str, Any]:
             "httpcore": {"level": "WARNING"},
             "websockets": {"level": "WARNING"},
             "asyncio": {"level": "WARNING"},
+            "daphne": {"level": "WARNING"},
         },
     }

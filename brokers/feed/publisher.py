@@ -54,7 +54,7 @@ class Stream:
 
 
 class Line:
-    """One token of one account, and the demanded streams that its updates make tick."""
+    """One token of one account, and the wanted streams that its updates make tick."""
 
     __slots__ = ("guests", "source", "streams", "token")
 
@@ -81,6 +81,8 @@ class Source:
         Publishes what one frame said; `received_ms` is when it was read.
 
         The hot path: a loop without calls that could be saved. An update of a token that is on no line came too late.
+        A stream that lingers counts what it does not send: whoever comes back sees by the sequence what was missed. A
+        packet of a lower kind than a stream's mode (the broker's first image may be one) is no tick of that stream.
         """
         publisher, lines, merge = self._publisher, self.lines, self.snapshots.merge
         broker, simulated, counters = self.broker, self.simulated, self._publisher.counters
@@ -93,6 +95,11 @@ class Source:
             state = merge(update)
             state.received_ms = received_ms
             for stream in line.streams:
+                if not state.shows(stream.mode):
+                    continue
+                if not stream.demanded:
+                    stream.seq += 1
+                    continue
                 symbol, exchange, _ = stream.instrument
                 tick = project(
                     state,
@@ -113,7 +120,7 @@ class Source:
     def last(self, line: Line, stream: Stream) -> Tick | None:
         """What is known now, as the stream shows it; under the number of its latest tick."""
         state = self.snapshots.state(line.token)
-        if state is None:
+        if state is None or not state.shows(stream.mode):
             return None
         symbol, exchange, _ = stream.instrument
         return project(
@@ -306,6 +313,8 @@ class Publisher:
         stream = self._streams.get(topic)
         if stream is None:
             stream = self._streams[topic] = Stream(key, topic, self.epoch_ms)
+        elif topic not in self._leaving and not stream.demanded:
+            stream.seq += 1  # What ticked since nobody wanted it is not known, but that something is missing is.
         stream.demanded = True
         self._leaving.pop(topic, None)
         modes = self._wanted.setdefault(stream.instrument, {})
@@ -391,9 +400,7 @@ class Publisher:
         return self._lines
 
     def _refresh(self, line: Line) -> None:
-        line.streams = tuple(
-            stream for guest in line.guests for stream in self._wanted.get(guest, {}).values() if stream.demanded
-        )
+        line.streams = tuple(stream for guest in line.guests for stream in self._wanted.get(guest, {}).values())
 
     # ---------------------------------------------------------------------------------------------------------- sends
 

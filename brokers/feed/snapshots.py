@@ -24,6 +24,7 @@ class State:
         "lower_circuit",
         "ltp",
         "ltq",
+        "mode",
         "oi",
         "open",
         "received_ms",
@@ -37,6 +38,8 @@ class State:
     def __init__(self, token: Token) -> None:
         self.token = token
         self.received_ms = 0
+        self.mode: Mode | None = None
+        """The kind of the latest packet, where the broker's packets tell."""
         self.ltp: float | None = None
         self.ltq: int | None = None
         self.open: float | None = None
@@ -55,7 +58,15 @@ class State:
         self.last_trade_ms: int | None = None
 
     def merge(self, update: Update) -> None:  # noqa: PLR0912 - a field a line, spelled out: this runs for every packet
-        """Takes over what the update says. A price of 0 is passed over, so is what is None."""
+        """
+        Takes over what the update says. A price of 0 is passed over, so is what is None.
+
+        A packet of a lower kind than the one before means that the richer fields are no longer kept up to date.
+        """
+        if update.mode is not self.mode and update.mode is not None:
+            if self.mode is not None and update.mode < self.mode:
+                self._shrink(update.mode)
+            self.mode = update.mode
         if update.ltp:
             self.ltp = update.ltp
         if update.ltq is not None:
@@ -88,6 +99,17 @@ class State:
             self.exchange_ms = update.exchange_ms
         if update.last_trade_ms is not None:
             self.last_trade_ms = update.last_trade_ms
+
+    def _shrink(self, mode: Mode) -> None:
+        """Forgets what packets of this kind do not carry; the previous session's close does not change all day."""
+        self.depth = self.oi = self.exchange_ms = self.last_trade_ms = None
+        if mode < Mode.QUOTE:
+            self.ltq = self.open = self.high = self.low = self.volume = self.average_price = None
+            self.total_buy_quantity = self.total_sell_quantity = None
+
+    def shows(self, mode: Mode) -> bool:
+        """Whether the latest packet had all that this mode promises."""
+        return self.mode is None or self.mode >= mode
 
 
 class Snapshots:

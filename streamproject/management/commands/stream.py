@@ -115,7 +115,7 @@ class Plan:
     def valkey_child(self) -> Child:
         """Redis' server, with its password on standard input: not on the command line, where others could read it."""
         config = f"bind 127.0.0.1\nport {self.valkey_port}\nrequirepass {self.password}\nsave ''\nappendonly no\n"
-        quiet = "loglevel warning\ndaemonize no\n"
+        quiet = "loglevel nothing\ndaemonize no\n"
         return Child("valkey", [str(self.valkey), "-"], dict(os.environ), feed=(config + quiet).encode())
 
 
