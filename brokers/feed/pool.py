@@ -22,6 +22,8 @@ NO_DATA_S = 10.0
 MOVE_AFTER_S = 2.0
 """A connection that is down for so long gives its instruments away; shorter breaks heal by themselves."""
 
+OPENING = Condition(FeedState.CONNECTING, "Connecting.")
+
 Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
 """Starts a task in the tree that this belongs to."""
 
@@ -113,7 +115,7 @@ class Pool:
         """The account's state: the worst that concerns all of it, else how many connections are down."""
         if self.refusal is not None:
             return self.refusal
-        conditions = [connection.condition for connection in self.connections.values()]
+        conditions = [each.condition for each in self.connections.values()] or [OPENING]
         down = [each for each in conditions if each.state is not FeedState.CONNECTED]
         if not down:
             return Condition(FeedState.CONNECTED, "Connected.")

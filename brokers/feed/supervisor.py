@@ -23,7 +23,7 @@ from brokers.feed.accounts import Account, load_accounts, mark_refused
 from brokers.feed.connection import REFUSED_STATES, Condition
 from brokers.feed.counters import Counters
 from brokers.feed.plan import ConnectionId, Instrument, Plan, Reason
-from brokers.feed.pool import Pool, possible
+from brokers.feed.pool import OPENING, Pool, possible
 from brokers.feed.publisher import LINGER_S, Line, Publisher, Source
 from marketdata.ticks import AccountStatus, FeedState, FeedStatus, KeyStatus, Token
 
@@ -153,6 +153,7 @@ class Supervisor:
             elif tokens is not None:
                 self.plan.want(instrument, mode, tokens)
         self._carry_out()
+        self._status_due.set()
 
     def _carry_out(self) -> None:
         changes = self.plan.take_changes()
@@ -162,7 +163,6 @@ class Supervisor:
             pool = self.pools.get(id_.account)
             if pool is not None:
                 pool.apply({id_: modes})
-        self._report_shortage()
 
     def _bind(self, instrument: Instrument) -> None:
         seat = self.plan.seat(instrument)
@@ -175,7 +175,6 @@ class Supervisor:
         shortage = Counter(self.plan.short().values())
         if shortage != self._shortage:
             self._shortage = shortage
-            self._status_due.set()
             log.info("instruments_not_served", **{reason.name.lower(): shortage[reason] for reason in Reason})
 
     # ---------------------------------------------------------------------------------------------------------- look-up
@@ -346,6 +345,7 @@ class Supervisor:
             await self._status_due.wait()
             await asyncio.sleep(STATUS_GATHER_S)
             self._status_due.clear()
+            self._report_shortage()
             self._publish_all()
 
     async def _repeat_status(self) -> None:
@@ -396,7 +396,7 @@ class Supervisor:
         pool = self.pools.get(account.id)
         if pool is not None:
             return pool.condition()
-        return account.trouble or Condition(FeedState.CONNECTING, "Connecting.")
+        return account.trouble or OPENING
 
     def _unwell(self, feed: str) -> Iterator[tuple[Instrument, Condition]]:
         for instrument, reason in self.plan.short().items():
