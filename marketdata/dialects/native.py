@@ -189,6 +189,7 @@ class Native(Dialect):
 
     def tick(self, delivery: Delivery) -> bytes:
         """
+        >>> from marketdata.ticks import Tick
         >>> tick = Tick(symbol="SBIN", exchange="NSE", mode=Mode.LTP, broker="zerodha", ltp=625.5, seq=7,
         ...             received_ms=1705294800123, exchange_ms=1705294800000)
         >>> print(NATIVE.tick(Delivery(tick, 0, False, False, 0)).decode())

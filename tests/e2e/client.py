@@ -32,9 +32,11 @@ class Client:
         self.socket: ClientConnection
         self.ticks: dict[KeyName, list[Message]] = defaultdict(list)
         self.statuses: list[Message] = []
-        self.frames = 0
+        self.bytes = 0
         self.closed: int | None = None
         self.jumps: list[tuple[KeyName, int]] = []
+        """Gaps in a sequence that no status had announced."""
+        self._told: dict[KeyName, int] = {}
 
     async def __aenter__(self) -> Self:
         self.socket = await connect(self._url, max_size=None, compression=None, ping_interval=None)
@@ -92,7 +94,7 @@ class Client:
     async def _read(self) -> None:
         try:
             async for frame in self.socket:
-                self.frames += 1
+                self.bytes += len(frame)
                 message = json.loads(frame)
                 for one in message if isinstance(message, list) else [message]:
                     self._take(one)
@@ -103,11 +105,15 @@ class Client:
     def _take(self, message: Message) -> None:
         if "ltp" not in message:
             self.statuses.append(message)
+            if message.get("status") == "lagging":
+                self._told.clear()
             return
         name = message["exchange"], message["symbol"], message["mode"]
         ticks = self.ticks[name]
-        if ticks and message["seq"] != ticks[-1]["seq"] + 1 + message.get("conflated", 0):
-            self.jumps.append((name, message["seq"] - ticks[-1]["seq"]))
+        last = self._told.get(name)
+        if last is not None and message["seq"] != last + 1 + message.get("conflated", 0):
+            self.jumps.append((name, message["seq"] - last))
+        self._told[name] = message["seq"]
         ticks.append(message)
 
 

@@ -112,7 +112,7 @@ class Stack:
             "ZMQ_PORT": str(self.zmq_port),
             "REDIS_URL": self.redis.url if self.redis else "",
         }
-        self._server = server
+        self.server = server
         self.processes: dict[str, Process] = {}
 
     @property
@@ -120,14 +120,17 @@ class Stack:
         """Where clients connect."""
         return f"ws://127.0.0.1:{self.port}/"
 
-    def start(self, *, rate: float = 50, symbols: int = 60, throttle_ms: int = 50, **env: str) -> None:
+    def start(
+        self, *, rate: float = 50, symbols: int = 60, throttle_ms: int = 50, instruments: int = 3000, **env: str
+    ) -> None:
         """Starts every process and waits until clients can connect and the adapters are bound."""
         self.env |= {"THROTTLE_MS": str(throttle_ms), **env}
         if self.redis:
             self.redis.start()
         self.manage("shell", "-c", _point_account_at(self.simulator.port))
         port = str(self.simulator.port)
-        self.add("simulator", "simulate", "zerodha", "--rate", str(rate), "--symbols", str(symbols), "--port", port)
+        pace = ("--rate", str(rate), "--symbols", str(symbols), "--instruments", str(instruments))
+        self.add("simulator", "simulate", "zerodha", *pace, "--port", port)
         self.add("adapters", "run_adapters")
         if self.redis:
             self.add("bridge", "run_bridge")
@@ -146,7 +149,7 @@ class Stack:
             "daphne": ["-m", "daphne", "-b", on[0], "-p", on[1], "streamproject.asgi:application"],
             "uvicorn": ["-m", "uvicorn", "--host", on[0], "--port", on[1], "--lifespan", "off",
                         "streamproject.asgi:application"],
-        }[self._server]  # fmt: skip
+        }[self.server]  # fmt: skip
         process = self._add(name, arguments, {"WEBSOCKET_PORT": str(port)})
         wait_for(lambda: listens(port), f"{name} to listen")
         return process

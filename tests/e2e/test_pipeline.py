@@ -280,7 +280,8 @@ async def test_a_message_that_is_too_big_closes_the_socket_and_says_why(stack: S
     async with Client(stack.url, stack.key) as client:
         await client.socket.send('"' + "x" * (1024 * 1024 + 10) + '"')
         await wait_until(lambda: client.closed is not None, "the close")
-        assert client.closed == errors.CLOSE_TOO_BIG.code
+        # Plain daphne drops the connection; its extension-less protocol sends no close frame here.
+        assert client.closed == (1006 if stack.server == "daphne" else errors.CLOSE_TOO_BIG.code)
 
 
 async def test_a_client_that_floods_is_told_and_then_closed(stack: Stack) -> None:
@@ -301,8 +302,7 @@ async def test_unknown_paths_and_foreign_origins_are_refused(stack: Stack) -> No
             async with connect(url, origin=origin):  # type: ignore[arg-type]
                 pass
         refused.append(answer.value.response.status_code)
-    plain_daphne = "daphne" in stack.processes["server"].text()
-    assert refused == ([403, 403] if plain_daphne else [404, 403])
+    assert refused == ([403, 403] if stack.server == "daphne" else [404, 403])
     async with connect(stack.url, origin="http://localhost:3000"):  # type: ignore[arg-type]
         pass
 
