@@ -1,0 +1,14 @@
+"""The documentation's tables are the code's."""
+
+from __future__ import annotations
+
+from marketdata.errors import CLOSE_CODES, ERRORS
+from tests.conftest import PROJECT
+
+
+def test_every_error_and_close_code_is_documented_word_for_word() -> None:
+    text = (PROJECT / "docs" / "protocol.md").read_text()
+    for error in ERRORS:
+        assert f"| {error.code} | `{error.name}` | {error.message} |" in text
+    for code in CLOSE_CODES:
+        assert f"| {code.code} | {code.reason} |" in text
