@@ -13,10 +13,13 @@ except ModuleNotFoundError:
     sys.stderr.write("Django is not installed for this Python; `make run` sets everything up.\n")
     sys.exit(2)
 
+from streamproject.processes import watch_parent
+
 
 def main() -> int:
     """Runs one command; settings that make no sense are one sentence on stderr and exit code 2."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "streamproject.settings")
+    watch_parent()
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:

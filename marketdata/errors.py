@@ -2,8 +2,8 @@
 The numbered errors and close codes of the native client protocol: one table, also its documentation. Pure.
 
 A code's range says what to do: 40xx the request is wrong, mend it; 42xx a limit, ask for less or wait; 50xx our side,
-try again. Close codes are the WebSocket ones: 4400 to 4499 do not reconnect before something was changed, 4500 to 4599
-and 1012 do reconnect.
+try again. Close codes are the WebSocket ones: 4400 to 4499 do not reconnect before something was changed, 1012 does
+reconnect.
 """
 
 from __future__ import annotations
@@ -74,7 +74,6 @@ CLOSE_TOO_MANY_CONNECTIONS = CloseCode(4408, "too many connections with this API
 CLOSE_FLOOD = CloseCode(4429, "too many commands", reconnect=False)
 CLOSE_TOO_BIG = CloseCode(1009, "message too big", reconnect=False)
 CLOSE_RESTART = CloseCode(1012, "server restarts", reconnect=True)
-CLOSE_INTERNAL = CloseCode(4500, "internal error", reconnect=True)
 
 CLOSE_CODES: tuple[CloseCode, ...] = tuple(value for value in globals().values() if isinstance(value, CloseCode))
 

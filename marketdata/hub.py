@@ -255,8 +255,7 @@ class Hub:
 
     def _fan_out(self, stream: Stream, delivery: Delivery) -> None:
         for dialect, sinks in stream.audiences.items():
-            payload = dialect.tick(delivery)
-            entry = Entry(stream.key, payload, frame_of(payload))
+            entry = _entry(stream, dialect, delivery)
             for sink in sinks.values():
                 sink(entry)
 
@@ -283,8 +282,8 @@ class Hub:
         tick = stream.last.tick
         up = self._board.is_up(stream.key.feed, tick.broker)
         stale = is_stale(tick.received_ms, self._clock() * 1000, feed_is_up=up)
-        payload = session.dialect.tick(stream.last._replace(conflated=0, snapshot=True, stale=stale))
-        entry = Entry(stream.key, payload, frame_of(payload))
+        last = stream.last._replace(conflated=0, snapshot=True, stale=stale)
+        entry = _entry(stream, session.dialect, last)
         (session.outbox.offer_throttled if throttled else session.outbox.offer)(entry)
         self._dirty.set()
 
@@ -307,7 +306,8 @@ class Hub:
             box = session.outbox
             if box.waiting():
                 session.flush(now_ms)
-                next_ms = box.next_due_ms()
+                # A paused client is looked at again when it resumes: until then nothing of it is due.
+                next_ms = None if session.peer.paused else box.next_due_ms()
                 if next_ms is not None and (due_ms is None or next_ms < due_ms):
                     due_ms = next_ms
         if due_ms is not None:
@@ -432,3 +432,9 @@ class Hub:
         if not stream.audiences:
             self._streams.pop(group_of(stream.key), None)
             self._membership.drop(stream.key)
+
+
+def _entry(stream: Stream, dialect: Dialect, delivery: Delivery) -> Entry:
+    """A tick in a dialect, ready for every outbox."""
+    payload = dialect.tick(delivery)
+    return Entry(stream.key, payload, frame_of(payload))

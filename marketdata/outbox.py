@@ -32,7 +32,7 @@ class Outbox:
     throttled key gives at most one entry per its own interval.
     """
 
-    __slots__ = ("_newest", "_next_ms", "_ready", "_throttle_ms", "_throttled", "merged", "merged_total", "offer")
+    __slots__ = ("_newest", "_next_ms", "_ready", "_throttle_ms", "_throttled", "merged", "offer")
 
     def __init__(self) -> None:
         self._ready: list[Entry] = []
@@ -42,7 +42,6 @@ class Outbox:
         self._throttled: dict[Key, Entry] = {}
         self._next_ms: dict[Key, float] = {}
         self.merged = 0
-        self.merged_total = 0
 
     def throttle(self, key: Key, interval_ms: int) -> None:
         """At most one entry of this key per interval from now on; 0 ends that."""
@@ -90,7 +89,6 @@ class Outbox:
         for entry in self._ready:
             if self._newest.pop(entry.key, None) is not None:
                 self.merged += 1
-                self.merged_total += 1
             self._newest[entry.key] = entry
         self._ready.clear()
 

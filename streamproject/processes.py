@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 10.0
@@ -32,16 +32,13 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass
 class Child:
-    """
-    What to run. `critical`: when it cannot be kept alive, nobody can go on. `feed` is written to its standard input.
-    """
+    """What to run. It inherits `descriptors`; `feed` is written to its standard input."""
 
     name: str
     command: Sequence[str]
     env: dict[str, str]
     descriptors: Sequence[int] = ()
     feed: bytes = b""
-    starts: int = field(default=0, init=False)
 
 
 class Family:
@@ -55,10 +52,6 @@ class Family:
     def start(self, child: Child) -> None:
         """Starts a child and keeps it alive until `stop`."""
         self._keepers[child.name] = asyncio.create_task(self._keep(child), name=child.name)
-
-    def pids(self) -> dict[str, int]:
-        """The process ids of those that run now."""
-        return {name: process.pid for name, process in self._running.items()}
 
     async def run(self, child: Child) -> tuple[int, bytes]:
         """Runs a child once, to its end; its exit code and what it wrote to standard output."""
@@ -87,7 +80,6 @@ class Family:
         while True:
             began_s = time.monotonic()
             process = await _spawn(child, stderr=asyncio.subprocess.STDOUT)
-            child.starts += 1
             self._running[child.name] = process
             await self._listen(child, process)
             code = await process.wait()

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests import conftest
 from tests.conftest import PROJECT, Valkey, free_port
 
 PATIENCE_S = 20.0
@@ -160,19 +161,9 @@ class Stack:
         if name.startswith("server"):
             wait_for(lambda: listens(self.port), f"{name} to listen")
 
-    def manage(self, *arguments: str, check: bool = True) -> str:
+    def manage(self, *arguments: str) -> str:
         """Runs a `manage.py` command to its end; what it printed on standard output."""
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=PROJECT,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0 or not check, done.stderr
-        return done.stdout
+        return manage(self.env, *arguments)
 
     def stop(self) -> None:
         """Ends everything, servers first."""
@@ -208,24 +199,11 @@ class Template:
             "REDIS_URL": "",
         }
         master = folder / "instruments.csv"
-        self._manage("migrate", "-v", "0")
-        master.write_text(self._manage("simulate", "zerodha", "--symbols", str(symbols), "--master"))
-        self._manage("sync_instruments", "zerodha", "--file", str(master))
-        self._manage("shell", "-c", ACCOUNT)
-        self.key = self._manage("create_api_key", "e2e").strip()
-
-    def _manage(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=PROJECT,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, f"{arguments}: {done.stderr}"
-        return done.stdout
+        manage(self.env, "migrate", "-v", "0")
+        master.write_text(manage(self.env, "simulate", "zerodha", "--symbols", str(symbols), "--master"))
+        manage(self.env, "sync_instruments", "zerodha", "--file", str(master))
+        manage(self.env, "shell", "-c", ACCOUNT)
+        self.key = manage(self.env, "create_api_key", "e2e").strip()
 
 
 _FOREIGN = {"DATABASE_URL", "REDIS_URL", "THROTTLE_MS", "SLOW_CLIENT_S", "TICK_LANES"}
@@ -242,12 +220,17 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def manage(env: dict[str, str], *arguments: str) -> str:
+    """A `manage.py` command with exactly this environment; fails with its own words unless it succeeds."""
+    command = [sys.executable, "manage.py", *arguments]
+    done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, f"{arguments}: {done.stderr}"
+    return done.stdout
+
+
 def wait_for(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
-    """Waits until the condition holds; fails with `what` in the sentence when it does not."""
-    end_s = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < end_s, f"Waited {patience_s} s in vain for {what}."
-        time.sleep(0.02)
+    """The test bench's own waiting, with the patience that whole processes need."""
+    conftest.wait_until(condition, what, patience_s)
 
 
 async def wait_until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
