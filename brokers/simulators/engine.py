@@ -36,6 +36,7 @@ DEMO_KEY, DEMO_TOKEN = "demo", "demo-token"
 INDIA = dt.timezone(dt.timedelta(hours=5, minutes=30))
 
 _STEP_S = 0.005
+_SHORTEST_STEP_S = 0.001
 _IDLE_S = 0.05
 _CATCH_UP_S = 0.25
 _BEAT_CHECK_S = 0.1
@@ -85,27 +86,38 @@ class Client:
 
 class Pace:
     """
-    How many ticks are due: `rate` a second, evenly in time. What was missed is caught up for a quarter second at most.
+    How many ticks are due: `rate` a second, evenly in time; or in bursts, all of a burst's time at once at its end.
+
+    What was missed is caught up for a quarter second at most.
 
     >>> pace = Pace(100.0)
     >>> pace.due(0.025), pace.due(0.005), pace.due(60.0)
     (2, 1, 25)
+    >>> pace = Pace(100.0, burst_s=1.0)
+    >>> pace.due(0.99), pace.due(0.01), pace.due(0.5)
+    (0, 100, 0)
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, burst_s: float = 0.0) -> None:
         self.rate = rate
+        self.burst_s = burst_s
+        self._least = max(1.0, rate * burst_s)
+        self._most = max(self._least, rate * _CATCH_UP_S)
         self._credit = 0.0
 
     def due(self, elapsed_s: float) -> int:
         """Ticks due after so many more seconds."""
-        self._credit = min(self._credit + elapsed_s * self.rate, max(1.0, self.rate * _CATCH_UP_S))
-        due = int(self._credit)
+        self._credit = min(self._credit + elapsed_s * self.rate, self._most)
+        # Sums of many small floats end a hair below the number they stand for.
+        if self._credit < self._least - 1e-6:
+            return 0
+        due = int(self._credit + 1e-6)
         self._credit -= due
         return due
 
     def wait_s(self) -> float:
-        """Seconds until the next one is due."""
-        return (1.0 - self._credit) / self.rate if self.rate else _IDLE_S
+        """Seconds until the next are due."""
+        return (self._least - self._credit) / self.rate if self.rate else _IDLE_S
 
 
 Holders = dict[str, list[Client]]
@@ -119,8 +131,8 @@ class Simulator(ABC):
     `rate` is ticks a second in total, spread over all instruments somebody subscribed, in turn; one tick goes to
     every socket that holds the instrument. `symbols` is how many instruments are quoted (None: every real name).
     `accounts` maps api keys to their access token. `seed` makes the n-th price of each instrument repeatable. `today`
-    decides the expiries. `stamp_quantity` puts the low 32 bits of the Unix time in microseconds into the field of
-    the last traded quantity when a packet is made, to measure latency. Raises ValueError: a number out of range.
+    decides the expiries. `burst_s`: ticks come all at once, so often, instead of evenly. `stamp` puts a clock into every
+    packet when it is made, to measure latency: see the broker's `packet`. Raises ValueError: a number out of range.
     """
 
     slug: ClassVar[str]
@@ -142,7 +154,8 @@ class Simulator(ABC):
         sockets_per_key: int | None = None,
         instruments_per_socket: int | None = None,
         packets_per_frame: int = 10,
-        stamp_quantity: bool = False,
+        burst_s: float = 0.0,
+        stamp: bool = False,
         today: dt.date | None = None,
     ) -> None:
         self.rules = Rules(*self.default_rules)
@@ -150,13 +163,14 @@ class Simulator(ABC):
         self.seed = random.getrandbits(32) if seed is None else seed
         self.today = today or dt.datetime.now(INDIA).date()
         self.packets_per_frame = _at_least("The packets of a frame", packets_per_frame, 1)
-        self.stamp_quantity = stamp_quantity
+        self.stamp = stamp
         self.market = Market(
             listings(symbols, self.today), wire_id=self.wire_id, scale=self.scale, seed=self.seed, now_ms=_now_ms()
         )
         self.clients: dict[int, Client] = {}
         self._tokens = {key: {token} for key, token in (accounts or {DEMO_KEY: DEMO_TOKEN}).items()}
-        self._pace = Pace(_at_least("The rate", rate, 0))
+        self._burst_s = _at_least("The time between two bursts", burst_s, 0)
+        self._pace = Pace(_at_least("The rate", rate, 0), self._burst_s)
         self._own_pace: dict[int, Pace] = {}
         self._holders: dict[int, Holders] = {}
         self._rota: list[tuple[Quote, Holders]] = []
@@ -435,8 +449,11 @@ class Simulator(ABC):
             await asyncio.sleep(self._rest_s())
 
     def _rest_s(self) -> float:
+        """Until the next tick, but not shorter than a step, unless a frame is full earlier than that."""
         waits = [pace.wait_s() for pace in (self._pace, *self._own_pace.values())]
-        return min(max(min(waits), _STEP_S), _IDLE_S)
+        rate = self._pace.rate
+        step_s = min(_STEP_S, self.packets_per_frame / rate) if rate else _STEP_S
+        return min(max(min(waits), step_s, _SHORTEST_STEP_S), _IDLE_S)
 
     def _tick_due(self, elapsed_s: float) -> None:
         count = self._pace.due(elapsed_s)
@@ -664,7 +681,7 @@ class Simulator(ABC):
 
     def set_rate(self, rate: float) -> None:
         """Ticks a second in total from now on. Raises ValueError."""
-        self._pace = Pace(_at_least("The rate", rate, 0))
+        self._pace = Pace(_at_least("The rate", rate, 0), self._burst_s)
 
     def set_symbol_rate(self, symbol: str, rate: float | None) -> None:
         """One instrument's own ticks a second, beside the total; 0 makes it quiet, None puts it back into the turn."""

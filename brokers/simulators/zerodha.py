@@ -130,12 +130,18 @@ class ZerodhaSimulator(Simulator):
     # ------------------------------------------------------------------------------------------------------------ out
 
     def packet(self, quote: Quote, mode: str) -> bytes:
-        """The packet of a mode, with its length before it."""
+        """
+        The packet of a mode, with its length before it.
+
+        With `stamp` the last traded quantity is the low 32 bits of the Unix time in microseconds; in a packet of mode
+        ltp, which has none, the price in paise is the low 24 bits of the Unix time in units of 10 microseconds.
+        """
         if mode == "ltp":
-            return _LTP.pack(8, quote.wire_id, quote.ltp)
+            price = time.time_ns() // 10_000 & 0xFFFFFF if self.stamp else quote.ltp
+            return _LTP.pack(8, quote.wire_id, price)
         if quote.is_index:
             return _index_packet(quote, mode)
-        quantity = time.time_ns() // 1000 & 0xFFFFFFFF if self.stamp_quantity else quote.ltq
+        quantity = time.time_ns() // 1000 & 0xFFFFFFFF if self.stamp else quote.ltq
         if mode == "quote":
             return _QUOTE.pack(
                 44,

@@ -55,9 +55,12 @@ class Command(BaseCommand):
         parser.add_argument("--instruments", type=int, help="instruments per connection (default: the broker's)")
         parser.add_argument("--packets-per-frame", type=int, default=10, help="most packets in one frame (default 10)")
         parser.add_argument(
-            "--stamp-quantity",
+            "--burst", type=float, default=0.0, metavar="S", help="ticks all at once every S seconds (default: evenly)"
+        )
+        parser.add_argument(
+            "--stamp",
             action="store_true",
-            help="put the low 32 bits of the clock in microseconds into the last traded quantity, to measure latency",
+            help="put a clock into every packet's last traded quantity (ltp packets: price), to measure latency",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -115,7 +118,8 @@ def _simulator(options: dict[str, Any]) -> Simulator:
             sockets_per_key=options["sockets"],
             instruments_per_socket=options["instruments"],
             packets_per_frame=options["packets_per_frame"],
-            stamp_quantity=options["stamp_quantity"],
+            burst_s=options["burst"],
+            stamp=options["stamp"],
             today=options["date"],
         )
     except ValueError as error:

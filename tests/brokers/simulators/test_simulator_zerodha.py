@@ -154,13 +154,30 @@ async def test_a_never_traded_instrument_is_zero_everywhere_but_its_token(connec
 
 
 async def test_stamped_quantities_are_the_clock_in_microseconds(connect: Connect) -> None:
-    async with quiet(stamp_quantity=True) as sim:
+    async with quiet(stamp=True) as sim:
         kite = await connect(sim)
         before = time.time_ns() // 1000
         packets = [await image(sim, kite, "SBIN", mode, ltp=800.0) for mode in ("quote", "full")]
         after = time.time_ns() // 1000
     for packet in packets:
         assert (u32(packet, 8) - before) % 2**32 <= after - before
+
+
+async def test_a_stamped_price_is_the_clock_in_ten_microseconds(connect: Connect) -> None:
+    async with quiet(stamp=True) as sim:
+        kite = await connect(sim)
+        before = time.time_ns() // 10_000
+        packet = await image(sim, kite, "SBIN", "ltp", ltp=800.0)
+        after = time.time_ns() // 10_000
+    assert (u32(packet, 4) - before) % 2**24 <= after - before
+
+
+async def test_a_burst_has_all_ticks_of_its_time(connect: Connect) -> None:
+    async with quiet(rate=100, burst_s=0.3, packets_per_frame=1000) as sim:
+        kite = await connect(sim)
+        await kite.ask("subscribe", [quote.wire_id for quote in sim.market.quotes[:30]])
+        await kite.until(lambda: len(kite.frames) == 3)
+    assert [len(split(frame)) for frame in kite.frames[1:]] == [30, 30]
 
 
 async def test_a_frame_carries_several_packets_and_never_more_than_asked_for(connect: Connect) -> None:
