@@ -32,7 +32,10 @@ TICK, LAGGING, ACK = b'"seq":', b'"status":"lagging"', b'"status":"subscribed"'
 OVERLAP_BYTES = 5
 """Of the bytes before, so much is looked at again: less than any of the patterns, so none is counted twice."""
 MERGED = re.compile(rb'"merged":(\d+)')
-WORD = re.compile(rb'"symbol":"([^"]+)".*?"ltp":([0-9.]+)(?:,"ltq":(\d+))?.*?"seq":(\d+)(?:,"conflated":(\d+))?')
+TICK_FIELDS = re.compile(
+    rb'{"symbol":"([^"]+)","exchange":"[^"]+","mode":"[^"]+","ltp":([0-9.]+)(?:,"ltq":(\d+))?'
+    rb'.*?_ms":\d+,"seq":(\d+)(?:,"conflated":(\d+))?'
+)
 PONG_S = 5.0
 """Unasked pongs, so that a server that pings sees life without our reading its pings."""
 SETUP_S = 120.0
@@ -129,10 +132,10 @@ class Checker(Reader):
         self._merged = 0
 
     def received(self, buffer: bytearray, end: int) -> None:
-        """Looks at whole frames only; what is cut waits for its other half."""
+        """Looks at whole messages only; what is cut waits for its other half."""
         now_us = time.time_ns() // 1000
         data = self._rest + buffer[OVERLAP_BYTES:end]
-        report = self.report
+        report, seqs, age_us, note = self.report, self._seqs, self._clock.age_us, self.latencies_us.append
         report.received_bytes += end - OVERLAP_BYTES
         cut = data.rfind(b"}") + 1
         self._rest = bytes(data[cut:])
@@ -140,25 +143,25 @@ class Checker(Reader):
             merged = sum(int(number) for number in MERGED.findall(data, 0, cut))
             report.merged += merged
             self._merged += merged
-        for symbol, price, quantity, seq, conflated in WORD.findall(data, 0, cut):
-            self._tick(symbol, int(seq), int(conflated or 0))
-            stamp = int(quantity) if quantity else round(float(price) * 100)
-            self.latencies_us.append(self._clock.age_us(stamp, now_us))
+        ticks = TICK_FIELDS.findall(data, 0, cut)
+        for symbol, price, quantity, seq_text, conflated_text in ticks:
+            seq, conflated = int(seq_text), int(conflated_text or 0)
+            missing = seq - seqs.get(symbol, seq - 1 - conflated) - 1 - conflated
+            seqs[symbol] = seq
+            report.conflated += conflated
+            if missing:
+                self._missed(missing)
+            note(age_us(int(quantity) if quantity else round(float(price) * 100), now_us))
+        report.delivered += len(ticks)
+        report.checked += len(ticks)
 
-    def _tick(self, symbol: bytes, seq: int, conflated: int) -> None:
-        report = self.report
-        report.delivered += 1
-        report.checked += 1
-        report.conflated += conflated
-        before = self._seqs.get(symbol, seq - 1 - conflated)
-        missing = seq - before - 1 - conflated
-        self._seqs[symbol] = seq
-        if missing:
-            if 0 < missing <= self._merged:
-                self._merged -= missing
-                return
-            report.gaps += 1
-            report.missing += missing
+    def _missed(self, missing: int) -> None:
+        """Sequence numbers that did not come: merged, as the server said, or a gap."""
+        if 0 < missing <= self._merged:
+            self._merged -= missing
+        else:
+            self.report.gaps += 1
+            self.report.missing += missing
 
 
 class Load:
@@ -171,7 +174,7 @@ class Load:
         self._silent: list[socket.socket] = []
         self._selector = selectors.DefaultSelector()
         self._buffer = bytearray(OVERLAP_BYTES + CHUNK_BYTES)
-        self._view = memoryview(bytearray(CHUNK_BYTES))
+        self._view = memoryview(self._buffer)[OVERLAP_BYTES:]
         self._began = time.perf_counter(), time.process_time()
         self._ponged_s = time.monotonic()
 
@@ -243,7 +246,6 @@ class Load:
                 self.report.closed += 1
                 self._selector.unregister(reader.socket)
                 continue
-            buffer[overlap : overlap + size] = view[:size]
             if self.report.acks < len(self.readers):
                 self.report.acks += buffer.count(ACK, overlap, overlap + size)
             reader.received(buffer, overlap + size)

@@ -67,7 +67,7 @@ def manage(env: Mapping[str, str], *arguments: str) -> str:
 
 def environment(**own: str) -> dict[str, str]:
     """This process' environment without settings of a product that may run here."""
-    foreign = {"DATABASE_URL", "REDIS_URL", "THROTTLE_MS", "SLOW_CLIENT_S", "TICK_LANES", "WEBSOCKET_HOST", "ZMQ_HOST"}
+    foreign = {"DATABASE_URL", "REDIS_URL", "THROTTLE_MS", "SLOW_CLIENT_S", "WEBSOCKET_HOST", "ZMQ_HOST"}
     return {name: value for name, value in os.environ.items() if name not in foreign} | own
 
 

@@ -7,7 +7,7 @@ Subscribing is the demand: the publisher hears of each topic. ZeroMQ says everyt
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -22,19 +22,15 @@ _EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 class BusReader:
     """
-    Hands bursts of messages to `on_messages`, and to `on_adapters` whether somebody publishes at the other end.
+    Calls `on_ready` when there may be messages to `take`, and `on_adapters` with whether somebody publishes.
 
-    `open` needs a running event loop.
+    Until they are taken `on_ready` is not called again: messages that come meanwhile wake nobody. `open` needs a
+    running event loop.
     """
 
-    def __init__(
-        self,
-        address: str,
-        on_messages: Callable[[Collection[bytes]], None],
-        on_adapters: Callable[[bool], None],
-    ) -> None:
+    def __init__(self, address: str, on_ready: Callable[[], None], on_adapters: Callable[[bool], None]) -> None:
         self._address = address
-        self._on_messages = on_messages
+        self._on_ready = on_ready
         self._on_adapters = on_adapters
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.SUB)
@@ -53,10 +49,9 @@ class BusReader:
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
         self._monitor = socket.get_monitor_socket(_EVENTS)
         loop = asyncio.get_running_loop()
-        loop.add_reader(_descriptor(socket), self._read)
         loop.add_reader(_descriptor(self._monitor), self._watch)
         socket.connect(self._address)
-        self._read()
+        self._on_ready()
         self._watch()
 
     def close(self) -> None:
@@ -75,32 +70,36 @@ class BusReader:
             self._socket.subscribe(topic)
         for topic in removed:
             self._socket.unsubscribe(topic)
-        self._look_again()
+        # What arrived during a send of ours is not signalled again.
+        self._on_ready()
 
     def ask_again(self, topics: Iterable[bytes]) -> None:
         """Asks the publisher for the state of these topics: it answers every subscription, also a second one."""
         for topic in topics:
             self._socket.subscribe(topic)
             self._socket.unsubscribe(topic)
-        self._look_again()
+        # What arrived during a send of ours is not signalled again.
+        self._on_ready()
 
-    def _look_again(self) -> None:
-        # The socket's descriptor is edge-triggered: what arrived during a send of ours is not signalled again.
-        asyncio.get_running_loop().call_soon(self._read)
-
-    def _read(self) -> None:
-        if self._socket.closed:
-            return
+    def take(self) -> list[bytes]:
+        """What has come, at most a burst; when there may be more, `on_ready` is called again."""
         messages: list[bytes] = []
+        if self._socket.closed:
+            return messages
+        receive = self._socket.recv
         try:
             while len(messages) < BURST:
-                messages.append(self._socket.recv(zmq.DONTWAIT))
+                messages.append(receive(zmq.DONTWAIT))
         except zmq.Again:
-            pass
+            asyncio.get_running_loop().add_reader(_descriptor(self._socket), self._readable)
         else:
-            self._look_again()
-        if messages:
-            self._on_messages(messages)
+            self._on_ready()
+        return messages
+
+    def _readable(self) -> None:
+        # The descriptor stays readable until messages are taken, which may be a while: one call is enough.
+        asyncio.get_running_loop().remove_reader(_descriptor(self._socket))
+        self._on_ready()
 
     def _watch(self) -> None:
         monitor = self._monitor

@@ -24,7 +24,7 @@ from marketdata.frames import frame_of
 from marketdata.lastvalue import is_stale
 from marketdata.ledger import Ledger
 from marketdata.membership import Items, Membership, report_failure
-from marketdata.outbox import Entry, Outbox
+from marketdata.outbox import Entry, Joiner, Outbox
 from marketdata.peers import Peer
 from marketdata.quota import Quota
 from marketdata.statuses import Change, StatusBoard
@@ -34,8 +34,8 @@ from marketdata.wire import Delivery, WireError, decode, decode_status, unpack
 
 log = structlog.get_logger(__name__)
 
-REST = 3.0
-"""A pass is followed by a rest of so many times its own cost ..."""
+REST = 2.0
+"""A pass is followed by a rest of so many times its own CPU time ..."""
 MAX_REST_S = 0.025
 """... and at most this."""
 WATCH_S = 0.5
@@ -80,7 +80,7 @@ class Session:
         if message is not None:
             self.peer.send(message)
 
-    def flush(self, now_ms: float) -> None:
+    def flush(self, now_ms: float, joiner: Joiner) -> None:
         """Writes what waits, or folds it to the newest per key while the client does not read."""
         box = self.outbox
         if self.peer.paused:
@@ -89,8 +89,12 @@ class Session:
         if box.merged:
             self.tell(self.dialect.lagging(box.take_merged(), self.pauses))
         entries = box.take(now_ms)
-        if entries:
-            (self.peer.send_batch if self.batch else self.peer.send_entries)(entries)
+        if not entries:
+            return
+        if self.batch:
+            self.peer.send_batch(entries)
+        else:
+            self.peer.send_entries(entries, joiner)
 
 
 class Stream:
@@ -133,6 +137,7 @@ class Hub:
         self._status_groups: dict[str, str] = {}
         self._bridge_heard_s = time.monotonic()
         self._interrupted: set[Key] = set()
+        self._joiner = Joiner()
         self._dirty = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -293,10 +298,10 @@ class Hub:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            began = time.perf_counter()
+            began = time.thread_time()
             self._pass(self._clock() * 1000)
             self.counters.passes += 1
-            await asyncio.sleep(min((time.perf_counter() - began) * REST, MAX_REST_S))
+            await asyncio.sleep(min((time.thread_time() - began) * REST, MAX_REST_S))
 
     def _pass(self, now_ms: float) -> None:
         if self._interrupted:
@@ -305,11 +310,12 @@ class Hub:
         for session in self.sessions:
             box = session.outbox
             if box.waiting():
-                session.flush(now_ms)
+                session.flush(now_ms, self._joiner)
                 # A paused client is looked at again when it resumes: until then nothing of it is due.
                 next_ms = None if session.peer.paused else box.next_due_ms()
                 if next_ms is not None and (due_ms is None or next_ms < due_ms):
                     due_ms = next_ms
+        self._joiner.clear()
         if due_ms is not None:
             self._wake_in((due_ms - now_ms) / 1000)
 

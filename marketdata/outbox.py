@@ -7,7 +7,7 @@ own subscriptions as soon as its transport pauses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from marketdata.ticks import Key
 
@@ -21,6 +21,35 @@ class Entry:
         self.key = key
         self.payload = payload
         self.frame = frame
+
+
+class Joiner:
+    """
+    The frames of many entries as one write. Clients that wait for the same ticks share the bytes: joined once a pass.
+
+    >>> from marketdata.ticks import Mode
+    >>> joiner, key = Joiner(), Key("SBIN", "NSE", Mode.LTP)
+    >>> entries = [Entry(key, b"", b"a"), Entry(key, b"", b"b")]
+    >>> joiner.join(entries), joiner.join(entries.copy()) is joiner.join(entries)
+    (b'ab', True)
+    """
+
+    def __init__(self) -> None:
+        self._done: dict[tuple[int, int, int], tuple[Sequence[Entry], bytes]] = {}
+
+    def join(self, entries: Sequence[Entry]) -> bytes:
+        """All frames, in order. Comparing two lists of the same objects costs a fraction of joining one."""
+        name = len(entries), id(entries[0]), id(entries[-1])
+        done = self._done.get(name)
+        if done is not None and done[0] == entries:
+            return done[1]
+        joined = b"".join([entry.frame for entry in entries])
+        self._done[name] = entries, joined
+        return joined
+
+    def clear(self) -> None:
+        """The pass is over: nothing is kept."""
+        self._done.clear()
 
 
 class Outbox:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from marketdata.errors import CloseCode
 from marketdata.frames import frame_of
-from marketdata.outbox import Entry
+from marketdata.outbox import Entry, Joiner
 
 EXTENSION = "marketdata.transport"
 """The name under which a server puts its FrameTransport into `scope["extensions"]`."""
@@ -57,8 +57,8 @@ class Peer(ABC):
         """One message, at once: an answer, a status."""
 
     @abstractmethod
-    def send_entries(self, entries: Sequence[Entry]) -> None:
-        """Ticks, as one write, a frame each."""
+    def send_entries(self, entries: Sequence[Entry], joiner: Joiner) -> None:
+        """Ticks, as one write, a frame each; `joiner` is that of the pass."""
 
     @abstractmethod
     def send_batch(self, entries: Sequence[Entry]) -> None:
@@ -89,8 +89,8 @@ class FramePeer(Peer):
     def send(self, payload: bytes) -> None:
         self._transport.write(frame_of(payload))
 
-    def send_entries(self, entries: Sequence[Entry]) -> None:
-        self._transport.write(b"".join([entry.frame for entry in entries]))
+    def send_entries(self, entries: Sequence[Entry], joiner: Joiner) -> None:
+        self._transport.write(joiner.join(entries))
 
     def send_batch(self, entries: Sequence[Entry]) -> None:
         self._transport.write(frame_of(array_of(entries)))
@@ -132,7 +132,7 @@ class MessagePeer(Peer):
     def send(self, payload: bytes) -> None:
         self._put({"type": "websocket.send", "text": payload.decode()})
 
-    def send_entries(self, entries: Sequence[Entry]) -> None:
+    def send_entries(self, entries: Sequence[Entry], joiner: Joiner) -> None:
         for entry in entries:
             self._put({"type": "websocket.send", "text": entry.payload.decode()})
 

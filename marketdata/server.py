@@ -17,6 +17,7 @@ from autobahn.websocket import ConnectionDeny
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet import defer
+from twisted.internet.tcp import Connection
 
 from marketdata.peers import EXTENSION, Nothing
 
@@ -41,10 +42,25 @@ class Transport:
         self.on_resume: Nothing = _nothing
 
     def write(self, data: bytes) -> None:
-        """Ready-made WebSocket frames, as one write; after the closing handshake began, nothing."""
+        """
+        Ready-made WebSocket frames, as one write; after the closing handshake began, nothing.
+
+        Straight to the kernel where nothing waits before it: Twisted would ask the loop to call it back when the
+        socket is writable, which it nearly always is, and that costs more than the write.
+        """
         protocol = self._protocol
-        if protocol.state == protocol.STATE_OPEN:
-            protocol.transport.write(data)
+        if protocol.state != protocol.STATE_OPEN:
+            return
+        transport = protocol.transport
+        if _is_plain(transport) and not _has_backlog(transport):
+            try:
+                sent = transport.socket.send(data)
+            except OSError:
+                sent = 0  # full, or broken: Twisted finds out which
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
 
     def listen(self, on_pause: Nothing, on_resume: Nothing) -> None:
         """Who is told when the transport's buffer is full, and when it has room again."""
@@ -188,6 +204,16 @@ class FrameServer(Server):  # type: ignore[misc]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_plain(transport: Any) -> bool:
+    """Whether what is written goes to the socket as it is: TCP without TLS."""
+    return isinstance(transport, Connection) and not transport.TLS
+
+
+def _has_backlog(transport: Any) -> bool:
+    """Whether bytes wait in Twisted's own buffers; it has no public word for that."""
+    return bool(transport._tempDataBuffer) or transport.offset != len(transport.dataBuffer)
 
 
 def _nothing() -> None:

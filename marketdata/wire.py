@@ -108,12 +108,12 @@ def decode(payload: bytes) -> Delivery:
 
     Raises WireError.
     """
-    fields = header(payload)
+    _, flags, conflated, _, epoch_ms, _, _ = header(payload)
     try:
-        tick = _ticks.decode(memoryview(payload)[_HEADER.size :])
+        tick = _ticks.decode(payload[_HEADER.size :])
     except msgspec.MsgspecError as error:
         raise WireError(f"The payload's body is no tick: {error}") from error
-    return Delivery(tick, fields.conflated, bool(fields.flags & SNAPSHOT), bool(fields.flags & STALE), fields.epoch_ms)
+    return Delivery(tick, conflated, flags & SNAPSHOT != 0, flags & STALE != 0, epoch_ms)
 
 
 def decode_status(payload: bytes) -> FeedStatus:

@@ -36,7 +36,7 @@ THROTTLE_MS = env.integer("THROTTLE_MS", 50)
 if 0 < THROTTLE_MS < 50:
     raise ImproperlyConfigured(f"THROTTLE_MS is {THROTTLE_MS}; use 50 or more milliseconds, or 0 to send every tick.")
 SLOW_CLIENT_S = env.seconds("SLOW_CLIENT_S", 10.0)
-TICK_LANES = env.integer("TICK_LANES", 16, lowest=1, highest=256)
+TICK_LANES = env.integer("TICK_LANES", 4, lowest=1, highest=256)
 
 MAX_SYMBOLS_PER_KEY = env.integer("MAX_SYMBOLS_PER_KEY", 3000, lowest=1)
 MAX_CONNECTIONS_PER_KEY = env.integer("MAX_CONNECTIONS_PER_KEY", 200, lowest=1)
