@@ -12,13 +12,15 @@ BASE_PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell $(name) -c \
 	'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
 # Passed to pytest: make test TESTS="tests/brokers -x"
 TESTS ?=
+# Passed to the benchmark: make bench BENCH="workloads --only b c --seconds 20"
+BENCH ?=
 # Settings for tools that load Django's without running anything, so that they write no .env.
 THROW_AWAY := SECRET_KEY=throw-away CREDENTIALS_KEY=throw-away
 
-.PHONY: help run test lint types contracts format oracles lock
+.PHONY: help run test lint types contracts format oracles bench bench-smoke lock
 
 help: ## This list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/.installed ## Install what is needed and start the demo: a stream without any account
 	$(PYTHON) manage.py stream --demo
@@ -43,6 +45,12 @@ format: .venv/.installed-dev ## Bring the code into its style
 
 oracles: .venv/.installed-dev ## Install the brokers' own libraries, each apart, to compare decoders with
 	$(PYTHON) tests/oracles/make.py
+
+bench: .venv/.installed-dev ## Measure the product and its peers, with tables and pictures (half an hour)
+	$(PYTHON) -m bench $(BENCH)
+
+bench-smoke: .venv/.installed-dev ## See that the benchmark works (a minute)
+	$(PYTHON) -m bench smoke
 
 lock: .venv/.installed-dev ## Write constraints.txt anew from the requirements (newest versions: make lock UPGRADE=1)
 	$(PYTHON) -m uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \

@@ -55,10 +55,20 @@ def end(process: subprocess.Popen[Any]) -> None:
             process.wait()
 
 
+def python(module: str, *arguments: object) -> list[str]:
+    """The command line of one of the bench's own programs."""
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
 def manage(env: Mapping[str, str], *arguments: str) -> str:
     """A `manage.py` command run to its end; what it printed on standard output. Raises BenchError."""
     done = subprocess.run(
-        [sys.executable, "manage.py", *arguments], cwd=PROJECT, env=dict(env), capture_output=True, text=True, check=False
+        [sys.executable, "manage.py", *arguments],
+        cwd=PROJECT,
+        env=dict(env),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise BenchError(f"manage.py {arguments[0]} failed: {done.stderr.strip()}")

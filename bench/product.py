@@ -65,9 +65,7 @@ def running(workload: Workload, *, in_process: bool = False, workers: int = 1) -
         pace = ("--rate", str(workload.rate), "--burst", str(workload.burst_s), "--seed", "1")
         frames = ("--stamp", "--packets-per-frame", str(workload.packets_per_frame), "--instruments", "50000")
         command = [sys.executable, "manage.py"]
-        stack.enter_context(
-            child("simulator", [*command, "simulate", "zerodha", *where, *pace, *frames], env, folder)
-        )
+        stack.enter_context(child("simulator", [*command, "simulate", "zerodha", *where, *pace, *frames], env, folder))
         wait_for(lambda: listens(simulator_port), "the simulated broker")
         control(simulator_port, "pause_ticks")
         how = ["--in-process"] if in_process else ["--workers", str(workers)]
@@ -103,7 +101,7 @@ def measure(
     """
     with running(workload, in_process=in_process, workers=workers) as product:
         with Clients(plan(workload, product.url, "native", product.key)) as clients:
-            _until_subscribed(product, workload)
+            until_subscribed(product, workload)
             _until_quiet(clients)
             packets = product.packets()
             control(product.simulator_port, "resume_ticks")
@@ -122,7 +120,9 @@ def measure(
         )  # fmt: skip
 
 
-def _until_subscribed(product: Product, workload: Workload) -> None:
+def until_subscribed(product: Product, workload: Workload) -> None:
+    """Returns when the broker was asked for everything."""
+
     def all_there() -> bool:
         return bool(control(product.simulator_port, "stats")["instruments"] == workload.ticking)
 

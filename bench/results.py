@@ -56,8 +56,8 @@ class Result(msgspec.Struct):
         return cpu_s * 1e6 / (self.delivered_per_s * self.seconds) if self.delivered_per_s else 0.0
 
     @property
-    def unaccounted(self) -> int:
-        """Deliveries that were due and neither came nor were merged; with throttling not known for all clients."""
+    def lost(self) -> int:
+        """Deliveries that were due, did not come, and were not merged into a newer one."""
         return self.expected - self.delivered - self.merged
 
 

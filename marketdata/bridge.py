@@ -47,7 +47,7 @@ REST = 6.0
 A flush is followed by a rest of so many times its own CPU time: what it costs Redis and every server is more than what
 it costs here. Not of its duration: that has Redis' answer in it, and on a busy machine the waits of others.
 """
-MAX_REST_S = 0.012
+MAX_REST_S = 0.006
 """The longest rest."""
 RESYNC_S = 2.0
 """The adapters are asked for all states again at most this often."""
@@ -225,7 +225,6 @@ class Bridge:
     async def _flush(self) -> None:
         while True:
             await self._wait_for_work()
-            began = time.thread_time()
             self._on_messages(self._bus.take())
             now_ms = self._now_ms()
             for due in self._conflator.due(now_ms):
@@ -233,6 +232,7 @@ class Bridge:
                 self.counters.conflated += due.conflated
                 if due.key in self._groups:
                     self._batch.setdefault(due.key, []).append(marked(payload, fields, conflated=due.conflated))
+            began = time.thread_time()
             await self._publish()
             await asyncio.sleep(min((time.thread_time() - began) * REST, MAX_REST_S))
 

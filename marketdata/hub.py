@@ -34,7 +34,7 @@ from marketdata.wire import Delivery, WireError, decode, decode_status, unpack
 
 log = structlog.get_logger(__name__)
 
-REST = 2.0
+REST = 3.0
 """A pass is followed by a rest of so many times its own CPU time ..."""
 MAX_REST_S = 0.025
 """... and at most this."""
