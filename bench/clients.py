@@ -16,7 +16,7 @@ from bench.workloads import CHECKERS, Workload
 
 
 class Clients:
-    """Connects and subscribes everybody on entering; `mark` tells what came since the last time."""
+    """Connects and subscribes everybody on entering; `report` tells what came."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -42,10 +42,14 @@ class Clients:
         """The load generator's process id."""
         return self._process.pid
 
-    def mark(self) -> Report:
-        """What came since the last mark."""
-        self._say("mark")
-        return msgspec.convert(self._hear(), Report)
+    def phase(self) -> None:
+        """What comes from now on is counted apart."""
+        self._say("phase")
+
+    def report(self) -> list[Report]:
+        """What came in each phase since the last report; this one ends here. Ticks should not be coming just now."""
+        self._say("report")
+        return msgspec.convert(self._hear(), list[Report])
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None

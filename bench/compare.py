@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -84,16 +84,18 @@ def measure(name: str, workload: Workload, *, seconds: float, warm_up_s: float =
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, PEERS[name](workload, Path(folder)) as peer:
         with Clients(plan(workload, f"ws://127.0.0.1:{peer.port}/", peer.protocol)) as clients:
             time.sleep(JOIN_S if name.startswith("textbook") else 1.0)
-            clients.mark()
+            clients.report()
             peer.feed.send_signal(signal.SIGUSR1)
             time.sleep(warm_up_s)
-            warm = clients.mark()
+            clients.phase()
             before = usage(peer.pids)
             time.sleep(seconds)
-            measured = clients.mark()
+            clients.phase()
             after = usage(peer.pids)
-        expected = round(workload.due_per_s * (warm.seconds + measured.seconds))
-        return result_of(workload, name, warm, measured, [], expected=expected, before=before, after=after)
+            peer.feed.terminate()
+            reports = clients.report()[:2]
+        expected = round(workload.due_per_s * sum(report.seconds for report in reports))
+        return result_of(workload, name, reports, expected=expected, before=before, after=after)
 
 
 def named(workload: Workload) -> tuple[str, float]:

@@ -5,7 +5,9 @@ Most clients only count ticks in the bytes they receive. Five read every tick: i
 clock that the feed put into it. Clients that never read subscribe and do nothing more.
 
 It runs as a process of its own (`python -m bench.load`): a JSON plan on the first line of standard input, then one
-command a line (`mark`, `stop`), each answered by one line of JSON with what was counted since the one before.
+command a line. `phase` begins a new phase of the measurement; `report`, and the end of the input, end it and are
+answered by one line of JSON: a list of what was counted in each phase since the last report. What the checking clients
+received is read then, not while ticks come.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ import selectors
 import socket
 import sys
 import time
-from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -80,12 +81,11 @@ PRICE, QUANTITY = Clock(10, 24), Clock(1, 32)
 
 
 class Report(msgspec.Struct):
-    """What came since the last mark; latencies in microseconds, of the checking clients."""
+    """What came in one phase; latencies in microseconds, of the checking clients."""
 
     delivered: int = 0
     received_bytes: int = 0
     merged: int = 0
-    acks: int = 0
     closed: int = 0
     checked: int = 0
     conflated: int = 0
@@ -97,6 +97,16 @@ class Report(msgspec.Struct):
     p95_us: int = 0
     p99_us: int = 0
     max_us: int = 0
+    latencies_us: list[int] = []
+
+    def finish(self) -> Report:
+        """With percentiles instead of the latencies themselves."""
+        found = sorted(self.latencies_us)
+        self.latencies_us = []
+        if found:
+            self.p50_us, self.p95_us, self.p99_us = (found[int(len(found) * part)] for part in (0.50, 0.95, 0.99))
+            self.max_us = found[-1]
+        return self
 
 
 class Reader:
@@ -126,47 +136,46 @@ class Reader:
 
 
 class Checker(Reader):
-    """A client that reads every tick."""
+    """A client that reads every tick: what came is kept with the time at which it came, and read by `analyse`."""
 
     def __init__(self, name: int, connection: socket.socket, report: Report, clock: Clock) -> None:
         super().__init__(name, connection, report)
-        self.latencies_us = array("Q")
+        self._kept: list[tuple[Report, int, bytes]] = []
         self._clock = clock
         self._rest = b""
         self._seqs: dict[bytes, int] = {}
-        self._merged = 0
+        self._excused = 0
+        """Ticks the server said it merged, and whose numbers are still to be missed."""
 
     def received(self, buffer: bytearray, end: int) -> None:
-        """Looks at whole messages only; what is cut waits for its other half."""
-        now_us = time.time_ns() // 1000
-        data = self._rest + buffer[OVERLAP_BYTES:end]
-        report, seqs, age_us, note = self.report, self._seqs, self._clock.age_us, self.latencies_us.append
-        report.received_bytes += end - OVERLAP_BYTES
-        cut = data.rfind(b"}") + 1
-        self._rest = bytes(data[cut:])
-        if data.find(LAGGING, 0, cut) >= 0:
-            merged = sum(map(int, MERGED.findall(data, 0, cut)))
-            report.merged += merged
-            self._merged += merged
-        ticks = TICK_FIELDS.findall(data, 0, cut)
-        for symbol, price, quantity, seq_text, conflated_text in ticks:
-            seq, conflated = int(seq_text), int(conflated_text or 0)
-            missing = seq - seqs.get(symbol, seq - 1 - conflated) - 1 - conflated
-            seqs[symbol] = seq
-            report.conflated += conflated
-            if missing:
-                self._missed(missing)
-            note(age_us(int(quantity) if quantity else round(float(price) * 100), now_us))
-        report.delivered += len(ticks)
-        report.checked += len(ticks)
+        """Counts, and keeps."""
+        self._kept.append((self.report, time.time_ns() // 1000, bytes(buffer[OVERLAP_BYTES:end])))
+        super().received(buffer, end)
 
-    def _missed(self, missing: int) -> None:
-        """Sequence numbers that did not come: merged, as the server said, or a gap."""
-        if 0 < missing <= self._merged:
-            self._merged -= missing
-        else:
-            self.report.gaps += 1
-            self.report.missing += missing
+    def analyse(self) -> None:
+        """Reads what was kept: whole messages only; what is cut waits for its other half."""
+        for report, now_us, piece in self._kept:
+            data = self._rest + piece
+            cut = data.rfind(b"}") + 1
+            self._rest = data[cut:]
+            if data.find(LAGGING, 0, cut) >= 0:
+                self._excused += sum(map(int, MERGED.findall(data, 0, cut)))
+            for symbol, price, quantity, seq, conflated in TICK_FIELDS.findall(data, 0, cut):
+                self._tick(report, symbol, int(seq), int(conflated or 0))
+                stamp = int(quantity) if quantity else round(float(price) * 100)
+                report.latencies_us.append(self._clock.age_us(stamp, now_us))
+        self._kept.clear()
+
+    def _tick(self, report: Report, symbol: bytes, seq: int, conflated: int) -> None:
+        missing = seq - self._seqs.get(symbol, seq - 1 - conflated) - 1 - conflated
+        self._seqs[symbol] = seq
+        report.checked += 1
+        report.conflated += conflated
+        if 0 < missing <= self._excused:
+            self._excused -= missing
+        elif missing:
+            report.gaps += 1
+            report.missing += missing
 
 
 class Load:
@@ -175,7 +184,9 @@ class Load:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.report = Report()
+        self.acks = 0
         self.readers: list[Reader] = []
+        self._done: list[Report] = []
         self._silent: list[socket.socket] = []
         self._selector = selectors.DefaultSelector()
         self._buffer = bytearray(OVERLAP_BYTES + CHUNK_BYTES)
@@ -198,7 +209,7 @@ class Load:
             reader.socket.setblocking(False)
         if self.plan.protocol == "native":
             end_s = time.monotonic() + SETUP_S
-            while self.report.acks < len(self.readers) and time.monotonic() < end_s:
+            while self.acks < len(self.readers) and time.monotonic() < end_s:
                 self.read(0.1)
 
     def _sockets(self) -> Iterator[socket.socket]:
@@ -249,8 +260,8 @@ class Load:
                 self.report.closed += 1
                 self._selector.unregister(reader.socket)
                 continue
-            if self.report.acks < len(self.readers):
-                self.report.acks += buffer.count(ACK, overlap, overlap + size)
+            if self.acks < len(self.readers):
+                self.acks += buffer.count(ACK, overlap, overlap + size)
             reader.received(buffer, overlap + size)
         self._pong()
         return told
@@ -271,31 +282,32 @@ class Load:
         """Answers commands until `stop`."""
         control = object()
         self._selector.register(sys.stdin, selectors.EVENT_READ, control)
-        _say({"ready": len(self.plan.clients), "acks": self.report.acks})
+        _say({"ready": len(self.plan.clients), "acks": self.acks})
         while True:
-            if self.read(1.0, control):
-                command = sys.stdin.readline().strip()
-                _say(msgspec.to_builtins(self.mark()))
-                if command in ("stop", ""):
-                    return
+            if not self.read(1.0, control):
+                continue
+            command = sys.stdin.readline().strip()
+            self._end_phase()
+            if command != "phase":
+                _say(self._take_reports())
+            if not command:
+                return
 
-    def mark(self) -> Report:
-        """What came since the last mark."""
-        done, self.report = self.report, Report(acks=self.report.acks)
+    def _end_phase(self) -> None:
+        done, self.report = self.report, Report()
         now = time.perf_counter(), time.process_time()
         done.seconds, done.cpu_s = now[0] - self._began[0], now[1] - self._began[1]
         self._began = now
-        found: list[int] = []
+        self._done.append(done)
         for reader in self.readers:
             reader.report = self.report
+
+    def _take_reports(self) -> list[dict[str, object]]:
+        for reader in self.readers:
             if isinstance(reader, Checker):
-                found.extend(reader.latencies_us)
-                reader.latencies_us = array("Q")
-        found.sort()
-        if found:
-            done.p50_us, done.p95_us, done.p99_us = (found[int(len(found) * part)] for part in (0.50, 0.95, 0.99))
-            done.max_us = found[-1]
-        return done
+                reader.analyse()
+        reports, self._done = self._done, []
+        return [msgspec.to_builtins(report.finish()) for report in reports]
 
 
 def _subscriptions(plan: Plan, client: Client) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from bench.clients import Clients, plan
+from bench.load import Report
 from bench.processes import BenchError, Usage, child, control, environment, free_port, listens, manage, usage, wait_for
 from bench.results import Result, result_of
 from bench.workloads import Workload
@@ -106,16 +107,16 @@ def measure(
             packets = product.packets()
             control(product.simulator_port, "resume_ticks")
             time.sleep(warm_up_s)
-            warm = clients.mark()
+            clients.phase()
             before = product.usage()
             time.sleep(seconds)
-            measured = clients.mark()
+            clients.phase()
             after = product.usage()
             control(product.simulator_port, "pause_ticks")
-            rest = _until_quiet(clients)
+            reports = _until_quiet(clients)
             packets = product.packets() - packets
         return result_of(
-            workload, "in-process" if in_process else "Redis", warm, measured, rest,
+            workload, "in-process" if in_process else "Redis", reports,
             expected=packets * workload.holders, before=before, after=after,
         )  # fmt: skip
 
@@ -129,10 +130,10 @@ def until_subscribed(product: Product, workload: Workload) -> None:
     wait_for(all_there, f"{workload.ticking} instruments to be subscribed at the broker")
 
 
-def _until_quiet(clients: Clients) -> list:
-    """Marks until nothing comes any more; all of it."""
-    reports = []
+def _until_quiet(clients: Clients) -> list[Report]:
+    """All phases until nothing comes any more."""
+    reports: list[Report] = []
     while not reports or reports[-1].delivered:
         time.sleep(QUIET_S)
-        reports.append(clients.mark())
+        reports.extend(clients.report())
     return reports

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -13,7 +13,8 @@ from rich.table import Table
 from bench.results import Result
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 - the backend must be chosen before
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 CONSOLE = Console(highlight=False, width=200)
 MEBI = 1 << 20
@@ -87,7 +88,7 @@ def save(results: Sequence[Result], path: Path) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
 
 
-def plot_load(series: dict[str, Sequence[Result]], path: Path) -> None:
+def plot_load(series: Mapping[str, Sequence[Result]], path: Path) -> None:
     """Latency against load: p50 solid, p99 dashed, a colour a system."""
     figure, axes = plt.subplots(figsize=(9, 5.5))
     for color, (name, results) in zip(("C0", "C1", "C2", "C3"), series.items(), strict=False):
@@ -105,7 +106,7 @@ def plot_load(series: dict[str, Sequence[Result]], path: Path) -> None:
 
 
 def plot_lines(
-    panels: Sequence[tuple[str, str, Sequence[float], dict[str, Sequence[float]]]], path: Path, unit: str
+    panels: Sequence[tuple[str, str, Sequence[float], Mapping[str, Sequence[float]]]], path: Path, unit: str
 ) -> None:
     """Panels side by side: (title, name of x, x, lines by name)."""
     figure, all_axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4.6), squeeze=False)
@@ -121,7 +122,7 @@ def plot_lines(
     _write(figure, path)
 
 
-def _write(figure: plt.Figure, path: Path) -> None:
+def _write(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
     figure.savefig(path, dpi=110)

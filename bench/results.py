@@ -64,16 +64,14 @@ class Result(msgspec.Struct):
 def result_of(
     workload: Workload,
     system: str,
-    warm: Report,
-    measured: Report,
-    rest: Sequence[Report],
+    reports: Sequence[Report],
     *,
     expected: int,
     before: Mapping[str, Usage],
     after: Mapping[str, Usage],
 ) -> Result:
-    """Puts the load generator's reports and the processes' usage together."""
-    reports = [warm, measured, *rest]
+    """Puts the load generator's phases (warm-up, the measured time, what follows) and the processes' usage together."""
+    measured = reports[1]
     return Result(
         workload=workload.name,
         system=system,

@@ -12,7 +12,7 @@ from bench.clients import Clients, plan
 from bench.processes import BenchError, control
 from bench.report import CONSOLE
 from bench.results import Result
-from bench.workloads import ALL
+from bench.workloads import ALL, Workload
 
 THROTTLES_MS = (0, 50)
 LOAD_RATES = (1000, 2500, 5000, 10_000, 15_000, 20_000, 25_000, 30_000)
@@ -20,6 +20,9 @@ NATS_RATES = (1000, 2500, 5000, 10_000, 15_000)
 LIMIT_MS = 100.0
 SOAK_S, SOAK_STEP_S = 600.0, 20.0
 SMOKE_S = 3.0
+
+Run = tuple[Workload, bool]
+"""A workload, and whether everything runs in one process."""
 
 
 def everything(options: argparse.Namespace) -> None:
@@ -81,20 +84,21 @@ def soak(options: argparse.Namespace) -> None:
     workload = ALL["b"]
     with product.running(workload) as running, Clients(plan(workload, running.url, "native", running.key)) as clients:
         product.until_subscribed(running, workload)
+        clients.report()
         control(running.simulator_port, "resume_ticks")
         minutes: list[float] = []
         sizes: dict[str, list[float]] = {name: [] for name in running.pids}
         began_s = time.monotonic()
         while time.monotonic() - began_s < SOAK_S:
             time.sleep(SOAK_STEP_S)
-            counted = clients.mark()
+            [counted] = clients.report()
             minutes.append((time.monotonic() - began_s) / 60)
             for name, used in running.usage().items():
                 sizes[name].append(used.rss_bytes / report.MEBI)
             mebis = ", ".join(f"{name} {values[-1]:.1f}" for name, values in sizes.items())
             CONSOLE.print(
-                f"{minutes[-1]:4.1f} min  {counted.delivered / counted.seconds:,.0f}/s  p99 {counted.p99_us / 1000:.1f} ms"
-                f"  gaps {counted.gaps}  MiB: {mebis}"
+                f"{minutes[-1]:4.1f} min  {counted.delivered / counted.seconds:,.0f}/s  "
+                f"p99 {counted.p99_us / 1000:.1f} ms  gaps {counted.gaps}  MiB: {mebis}"
             )
     panel = ("Memory under the PRD's load", "minutes", minutes, sizes)
     report.plot_lines([panel], options.out / "soak.png", "MiB")
@@ -127,7 +131,7 @@ def _holds(result: Result) -> bool:
     return result.p99_ms < LIMIT_MS and result.delivered_per_s > 0.97 * result.due_per_s
 
 
-def _each(runs: Iterable[tuple], measure: Callable[[tuple], Result]) -> Iterator[Result]:
+def _each(runs: Iterable[Run], measure: Callable[[Run], Result]) -> Iterator[Result]:
     for run in runs:
         yield _said(measure(run))
 

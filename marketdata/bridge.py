@@ -24,6 +24,7 @@ from marketdata.demand import Holders
 from marketdata.lastvalue import is_stale
 from marketdata.ledger import LeaseChange, Ledger
 from marketdata.statuses import GATEWAY, StatusBoard
+from marketdata.tasks import end
 from marketdata.ticks import AccountStatus, FeedState, FeedStatus
 from marketdata.topics import STATUS_EXCHANGE, group_of, key_of_topic, split
 from marketdata.wire import (
@@ -113,9 +114,7 @@ class Bridge:
         try:
             await asyncio.gather(*tasks)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
             self._bus.close()
 
     # ----------------------------------------------------------------------------------------------------------- demand

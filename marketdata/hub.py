@@ -28,6 +28,7 @@ from marketdata.outbox import Entry, Joiner, Outbox
 from marketdata.peers import Peer
 from marketdata.quota import Quota
 from marketdata.statuses import Change, StatusBoard
+from marketdata.tasks import end
 from marketdata.ticks import AccountStatus, FeedState, Key
 from marketdata.topics import group_of, status_key
 from marketdata.wire import Delivery, WireError, decode, decode_status, unpack
@@ -158,9 +159,7 @@ class Hub:
         """Sends every client away so that it comes back, and gives the lease back."""
         for session in list(self.sessions):
             self._dismiss(session, CLOSE_RESTART)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         await self._membership.stop()
 
     # ---------------------------------------------------------------------------------------------------------- clients

@@ -17,6 +17,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from marketdata.ledger import Ledger, LedgerUnavailable
+from marketdata.tasks import end
 from marketdata.ticks import Key
 from marketdata.topics import group_of, topic_of
 
@@ -69,9 +70,7 @@ class Membership:
 
     async def stop(self) -> None:
         """Ends everything and gives the lease back."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         try:
             await asyncio.wait_for(self._ledger.release(self.hub), RENEW_S)
         except (LedgerUnavailable, TimeoutError):
@@ -90,7 +89,7 @@ class Membership:
                 message = await self._layer.receive(self.channel)
                 self._on_items(message["items"])
         finally:
-            upkeep.cancel()
+            await end([upkeep])
 
     async def _open_channel(self) -> str:
         while True:

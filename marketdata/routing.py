@@ -21,6 +21,7 @@ from marketdata.consumers import StreamConsumer
 from marketdata.dialects import NATIVE, Dialect
 from marketdata.hub import Hub
 from marketdata.ledger import make_ledger
+from marketdata.tasks import end
 
 log = structlog.get_logger(__name__)
 
@@ -52,8 +53,7 @@ class Edge:
         if self.hub is not None:
             await self.hub.stop()
         if self._bridge is not None:
-            self._bridge.cancel()
-            await asyncio.gather(self._bridge, return_exceptions=True)
+            await end([self._bridge])
 
 
 edge = Edge()

@@ -131,7 +131,7 @@ class Simulator(ABC):
     `rate` is ticks a second in total, spread over all instruments somebody subscribed, in turn; one tick goes to
     every socket that holds the instrument. `symbols` is how many instruments are quoted (None: every real name).
     `accounts` maps api keys to their access token. `seed` makes the n-th price of each instrument repeatable. `today`
-    decides the expiries. `burst_s`: ticks come all at once, so often, instead of evenly. `stamp` puts a clock into every
+    decides the expiries. `burst_s`: ticks come all at once, so often, instead of evenly. `stamp` puts a clock into each
     packet when it is made, to measure latency: see the broker's `packet`. Raises ValueError: a number out of range.
     """
 

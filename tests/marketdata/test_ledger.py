@@ -12,6 +12,7 @@ from typing import Self
 import pytest
 
 from marketdata.ledger import LeaseChange, Ledger, LedgerUnavailable, LocalLedger, RedisLedger
+from marketdata.tasks import end
 from tests.conftest import Valkey
 
 Make = Callable[[], Ledger]
@@ -42,8 +43,7 @@ class Watcher:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end([self._task])
 
     async def sees(self, wanted: dict[str, set[bytes]], patience_s: float = 5) -> None:
         """Waits until the view is this."""
