@@ -44,15 +44,15 @@ def find(names: Collection[Name]) -> dict[Name, list[Listing]]:
     One query per exchange and 900 symbols.
     """
     found: dict[Name, list[Listing]] = defaultdict(list)
-    modes: dict[str, frozenset[Mode]] = {}
+    modes: dict[tuple[str, str], frozenset[Mode]] = {}
     for query in _queries(names):
         rows = query.filter(broker__in=_serving_brokers()).values_list(
             "symbol", "exchange", "broker__slug", "segment", "token"
         )
         for symbol, exchange, slug, segment, number in rows:
-            if slug not in modes:
-                modes[slug] = _modes(slug)
-            listing = Listing(symbol, exchange, slug, Token(Segment(segment), number), modes[slug])
+            if (slug, segment) not in modes:
+                modes[slug, segment] = _modes(slug, Segment(segment))
+            listing = Listing(symbol, exchange, slug, Token(Segment(segment), number), modes[slug, segment])
             found[symbol, exchange].append(listing)
     return dict(found)
 
@@ -110,12 +110,12 @@ def _queries(names: Collection[Name]) -> Iterator[QuerySet[Instrument]]:
             yield Instrument.objects.filter(exchange=exchange, symbol__in=chunk)
 
 
-def _modes(slug: str) -> frozenset[Mode]:
+def _modes(slug: str, segment: Segment) -> frozenset[Mode]:
     try:
-        spec = registry.load(slug).spec
+        feeds = registry.load(slug).spec.feeds
     except registry.UnknownBroker:
         return frozenset()
-    return frozenset(mode for feed in spec.feeds for mode in feed.modes)
+    return frozenset(mode for feed in feeds if not feed.segments or segment in feed.segments for mode in feed.modes)
 
 
 def _is_simulated(slug: str) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -28,7 +29,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     What one packet says of one instrument; None is "not in this packet".
 
     Rupees and units, divided from the wire's integers; instants are Unix ms UTC. A 0 on the wire stays 0 here: the
-    merge, not the decoder, knows what a zero means. `mode` is the packet's own kind, where it tells.
+    merge, not the decoder, knows what a zero means. `mode` is the packet's own kind, where it tells; a packet with a
+    book and no ltp, of a mode deeper than QUOTE, says nothing of prices and leaves those that are known.
     """
 
     token: Token
@@ -114,7 +116,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """
     How much one kind of socket carries, with its source in the Spec's docs.
 
-    `by_mode` overrides `instruments_per_connection` where a broker's limit depends on the mode.
+    `by_mode` overrides `instruments_per_connection` where a broker's limit depends on the mode: the whole connection
+    then keeps to the smallest limit of the modes in use. `at_most` is how many of the connection's instruments may be
+    in a mode, whatever the others are in.
     """
 
     instruments_per_connection: int = 1000
@@ -122,6 +126,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     instruments_per_frame: int = 100
     frames_per_second: float = 10.0
     by_mode: Mapping[Mode, int] = msgspec.field(default_factory=dict)
+    at_most: Mapping[Mode, int] = msgspec.field(default_factory=dict)
 
     def room(self, mode: Mode) -> int:
         """Instruments one connection may hold in this mode."""
@@ -144,7 +149,9 @@ class Feed(msgspec.Struct, frozen=True, kw_only=True):
     One kind of socket a broker offers, for instance a market feed and a deeper-book feed beside it.
 
     `heartbeat_s` is how often the client must send `Session.heartbeat()` (None: never); `silence_s` without any
-    frame means the socket is dead; `ping_s` is how often a WebSocket ping is due (None: never).
+    frame means the socket is dead; `ping_s` is how often a WebSocket ping is due (None: never). `segments` are those
+    it carries (empty: all of the Spec's). `beside` is for a socket that shows books without prices: the kind of the
+    socket on which an instrument must tick as well, in mode QUOTE or the highest that one has below the book's.
     """
 
     kind: str
@@ -155,6 +162,8 @@ class Feed(msgspec.Struct, frozen=True, kw_only=True):
     transport: Transport = Transport.WEBSOCKET
     heartbeat_s: float | None = None
     ping_s: float | None = 10.0
+    segments: frozenset[Segment] = frozenset()
+    beside: str = ""
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True):
@@ -250,6 +259,40 @@ class Refused(Exception):
     def __init__(self, kind: ErrorKind, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+def rest_base(official: str, feed: Feed, endpoint: str) -> str:
+    """
+    Where an adapter makes its HTTP calls: the broker's address, or the place the account's endpoint names instead.
+
+    >>> limits = Limits()
+    >>> feed = Feed(kind="market", endpoint="wss://x.example", modes=(Mode.LTP,), limits=limits, silence_s=10)
+    >>> rest_base("https://api.x.example/v3", feed, "wss://x.example")
+    'https://api.x.example/v3'
+    >>> rest_base("https://api.x.example/v3", feed, "ws://127.0.0.1:9001")
+    'http://127.0.0.1:9001/v3'
+    """
+    if endpoint == feed.endpoint:
+        return official
+    own, theirs = urlsplit(official), urlsplit(endpoint)
+    scheme = "https" if theirs.scheme in ("wss", "https") else "http"
+    return f"{scheme}://{theirs.netloc}{own.path}"
+
+
+def socket_url(feed: Feed, endpoint: str) -> str:
+    """
+    Where an adapter opens its socket: the feed's own address; with an endpoint that names another host, there under
+    the same path, so that one simulator serves all kinds of socket.
+
+    >>> feed = Feed(kind="m", endpoint="wss://x.example/a/b", modes=(Mode.LTP,), limits=Limits(), silence_s=10)
+    >>> socket_url(feed, feed.endpoint), socket_url(feed, "ws://127.0.0.1:9001")
+    ('wss://x.example/a/b', 'ws://127.0.0.1:9001/a/b')
+    """
+    if endpoint == feed.endpoint:
+        return endpoint
+    theirs = urlsplit(endpoint)
+    path = theirs.path if theirs.path not in ("", "/") else urlsplit(feed.endpoint).path or "/"
+    return f"{theirs.scheme}://{theirs.netloc}{path}"
 
 
 Steps = Generator[HttpRequest, HttpResponse, Handshake]
@@ -365,9 +408,9 @@ class Adapter(ABC):
         raise Refused(ErrorKind.AUTH, f"{self.spec.name} has no login by redirect.")
 
     @abstractmethod
-    def parse_instruments(self, lines: Iterable[str], segment: str = "") -> Iterator[InstrumentRow | BadRow]:
+    def parse_instruments(self, body: bytes, segment: str = "") -> Iterator[InstrumentRow | BadRow]:
         """
-        The rows of a master file, given as text lines.
+        The rows of a master file, unpacked; `segment` is that of its `Master`. See `brokers.masters` for CSV and JSON.
 
         Raises MasterError: the file is not this broker's.
         """

@@ -1,11 +1,12 @@
-"""Instrument masters from a broker's address or from a file, as text lines."""
+"""Instrument masters from a broker's address or from a file."""
 
 from __future__ import annotations
 
 import gzip
 import io
+import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -44,21 +45,20 @@ def download(request: HttpRequest, progress: Progress) -> bytes:
     raise AssertionError("stamina either returns from an attempt or raises")
 
 
-def lines_of(body: bytes) -> Iterator[str]:
+def unpacked(body: bytes) -> bytes:
     """
-    The text lines of a master, unzipped where it is gzip.
+    The file inside a gzip or a zip archive; what is neither is returned as it is.
 
-    Raises MasterError: not text, a damaged archive, or a web page.
+    Raises MasterError: a damaged archive, or a zip that holds not exactly one file.
     """
-    if body[:2] == b"\x1f\x8b":
-        body = _unzipped(body)
-    if body.lstrip()[:1] == b"<":
-        raise MasterError("This is a web page, not an instrument file; the address or the login is wrong.")
     try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise MasterError("This is not a text file; an instrument file is CSV in UTF-8, plain or gzip.") from None
-    return io.StringIO(text, newline="")
+        if body[:2] == b"\x1f\x8b":
+            return gzip.decompress(body)
+        if body[:4] == b"PK\x03\x04":
+            return _only_member(body)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile):
+        raise MasterError("The archive is damaged or cut short; download it again.") from None
+    return body
 
 
 def read(path: Path) -> bytes:
@@ -91,8 +91,9 @@ def _passes(error: Exception) -> bool:
     return isinstance(error, httpx.TransportError)
 
 
-def _unzipped(body: bytes) -> bytes:
-    try:
-        return gzip.decompress(body)
-    except (OSError, EOFError, zlib.error):
-        raise MasterError("The gzip file is damaged or cut short; download it again.") from None
+def _only_member(body: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        members = [each for each in archive.infolist() if not each.is_dir()]
+        if len(members) != 1:
+            raise MasterError(f"The zip archive holds {len(members)} files; an instrument master is one.")
+        return archive.read(members[0])

@@ -4,7 +4,7 @@ The simulator's switches and its log over HTTP on the broker's own port, for tes
 Every call is a GET with query parameters, because the WebSocket library answers no request that has a body:
 `/control/drop?connection=2`, `/control/emit?symbol=SBIN&ltp=812.5`, `/control/log?event=subscribe`. `/control` lists
 them all. Answers are JSON; a mistake is 400 with a sentence. Calls from web pages of other origins are refused.
-The broker's instrument master is at `/instruments` and `/instruments/<EXCHANGE>`, gzipped when the client takes that.
+The broker's instrument master is at `/instruments` and `/instruments/<SEGMENT>`, gzipped when the client takes that.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
+
+from brokers.contract import HttpResponse
 
 if TYPE_CHECKING:
     from brokers.simulators.engine import Simulator
@@ -45,10 +47,10 @@ class Control:
             return _json(HTTPStatus.FORBIDDEN, {"error": "The control answers local tools only, no web pages."})
         return await self._command(rest, dict(parse_qsl(url.query, keep_blank_values=True)))
 
-    def _master(self, exchange: str, gzipped: bool) -> Response:
-        text = self._simulator.master(exchange.upper())
+    def _master(self, segment: str, gzipped: bool) -> Response:
+        text = self._simulator.master(segment)
         if not text:
-            return _response(HTTPStatus.NOT_FOUND, "text/plain", f"There is no exchange {exchange!r}.\n".encode())
+            return _response(HTTPStatus.NOT_FOUND, "text/plain", f"There is no segment {segment!r}.\n".encode())
         body = text.encode()
         if not gzipped:
             return _response(HTTPStatus.OK, "text/csv", body)
@@ -200,6 +202,12 @@ def _is_foreign(request: Request) -> bool:
         or "Origin" in request.headers
         or request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}
     )
+
+
+def respond(answer: HttpResponse) -> Response:
+    """A broker's answer to a REST call, for the WebSocket library to send."""
+    content_type = answer.headers.get("Content-Type", "application/json")
+    return _response(HTTPStatus(answer.status), content_type, answer.body)
 
 
 def _json(status: HTTPStatus, value: object) -> Response:

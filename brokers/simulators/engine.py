@@ -27,7 +27,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from brokers.simulators.control import Control
+from brokers.contract import HttpResponse
+from brokers.simulators.control import Control, respond
+from brokers.simulators.http import front
 from brokers.simulators.market import Market, Quote
 from brokers.simulators.universe import Listing, listings
 
@@ -68,15 +70,19 @@ class Rules(msgspec.Struct):
 class Client:
     """One accepted socket: whose it is, what it subscribed and what waits to be sent to it."""
 
-    def __init__(self, number: int, api_key: str, socket: ServerConnection, now_s: float) -> None:
+    def __init__(self, number: int, api_key: str, socket: ServerConnection, now_s: float, kind: str = "") -> None:
         self.number = number
         self.api_key = api_key
+        self.kind = kind
+        """Which of the broker's kinds of socket it is, where it has several."""
         self.socket = socket
         self.modes: dict[int, str] = {}
         """Mode by the wire's number, of everything it subscribed within the limit."""
         self.ignored: set[int] = set()
         """Subscribed, but silently without ticks (`Rules.ignore_beyond`)."""
         self.waiting: list[bytes] = []
+        self.facts: dict[str, Any] = {}
+        """What a broker's wire remembers of the conversation."""
         self.sent_s = now_s
         self.peak = 0
         self.silent = False
@@ -136,12 +142,15 @@ class Simulator(ABC):
     """
 
     slug: ClassVar[str]
-    heartbeat: ClassVar[bytes]
+    heartbeat: ClassVar[bytes | str | None]
+    """What it sends when nothing else is due for `heartbeat_s`; None: nothing."""
     heartbeat_s: ClassVar[float]
     damages: ClassVar[tuple[str, ...]]
     """The ways in which `malformed` can spoil a frame."""
     default_rules: ClassVar[tuple[int, int]]
     """Sockets a key, instruments a socket."""
+    kind_rules: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    """The same for kinds of socket that have limits of their own (see `kind`)."""
 
     def __init__(
         self,
@@ -159,6 +168,7 @@ class Simulator(ABC):
         today: dt.date | None = None,
     ) -> None:
         self.rules = Rules(*self.default_rules)
+        self._kind_rules = {kind: Rules(*rules) for kind, rules in self.kind_rules.items()}
         self.set_limits(sockets_per_key, instruments_per_socket)
         self.seed = random.getrandbits(32) if seed is None else seed
         self.today = today or dt.datetime.now(INDIA).date()
@@ -180,7 +190,8 @@ class Simulator(ABC):
         self._log: collections.deque[dict[str, Any]] = collections.deque(maxlen=_LOG_ENTRIES)
         self._count: collections.Counter[str] = collections.Counter()
         self._numbers = 0
-        self._admitted: weakref.WeakKeyDictionary[ServerConnection, str] = weakref.WeakKeyDictionary()
+        self._admitted: weakref.WeakKeyDictionary[ServerConnection, tuple[str, str]] = weakref.WeakKeyDictionary()
+        """Of each socket that was let in: its api key and its kind."""
         self._born_ms, self._born_s = time.time() * 1000, time.monotonic()
         self._asked_port = port
         self._server: Server | None = None
@@ -213,6 +224,26 @@ class Simulator(ABC):
     def packet(self, quote: Quote, mode: str) -> bytes:
         """One instrument's state as a mode shows it."""
 
+    def packets(self, quote: Quote, mode: str) -> Sequence[bytes]:
+        """All packets that one tick is in this mode; brokers that send several override this."""
+        return (self.packet(quote, mode),)
+
+    def kind(self, request: Request) -> str:
+        """Which kind of socket an upgrade request opens; brokers that have several tell them by the path."""
+        return ""
+
+    def greeting(self, client: Client) -> Sequence[bytes | str]:
+        """What the broker says first on a new socket."""
+        return ()
+
+    def http(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> HttpResponse | None:
+        """Answers the broker's REST calls (`target`: path and query; `headers` by lower-case name); None: no such."""
+        return None
+
+    def credentials(self, api_key: str, token: str) -> dict[str, str]:
+        """What a broker account must hold to log in here with this key and token."""
+        return {"api_key": api_key, "access_token": token}
+
     @abstractmethod
     def frame(self, packets: Sequence[bytes]) -> bytes | str:
         """Packets as one WebSocket message."""
@@ -226,8 +257,8 @@ class Simulator(ABC):
         """A frame spoilt in one of the ways of `damages`."""
 
     @abstractmethod
-    def master(self, exchange: str = "") -> str:
-        """The instrument master file, of one of the broker's exchanges or of all; "" for an unknown exchange."""
+    def master(self, segment: str = "") -> str:
+        """The instrument master file of a segment as the broker names them; "" for one that it does not have."""
 
     # ------------------------------------------------------------------------------------------------- start and stop
 
@@ -251,6 +282,7 @@ class Simulator(ABC):
             ping_interval=None,
             close_timeout=1,
             max_size=_REQUEST_BYTES,
+            create_connection=front(self.http),
         )
         self._ticking = asyncio.create_task(self._tick_forever(), name=f"{self.slug} simulator")
 
@@ -295,18 +327,26 @@ class Simulator(ABC):
 
     async def _answer(self, socket: ServerConnection, request: Request) -> Response | None:
         """Lets a login through (None), or answers: a refusal, the master file, the control."""
-        answer = await self._control.answer(request)
+        answer = await self._control.answer(request) or self._rest(request)
         if answer is not None:
             return answer
         try:
-            api_key = self.login(request)
-            self._check_room(api_key)
+            api_key, kind = self.login(request), self.kind(request)
+            self._check_room(api_key, kind)
         except Denied as denied:
             self._count["refused_logins"] += 1
             self.note("refused", status=denied.status, reason=str(denied))
             return socket.respond(denied.status, f"{denied}\n")
-        self._admitted[socket] = api_key
+        self._admitted[socket] = api_key, kind
         return None
+
+    def _rest(self, request: Request) -> Response | None:
+        """The broker's answer to a REST call without a body."""
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return None
+        headers = {name.lower(): value for name, value in request.headers.raw_items()}
+        found = self.http(request.method, request.path, headers, b"")
+        return None if found is None else respond(found)
 
     def check_token(self, api_key: str, token: str) -> None:
         """Raises Denied (403): an unknown key, or not a valid token of it."""
@@ -315,14 +355,20 @@ class Simulator(ABC):
         if token not in self._tokens[api_key]:
             raise Denied(403, "The access_token is wrong or has expired.")
 
-    def _check_room(self, api_key: str) -> None:
+    def rules_of(self, kind: str) -> Rules:
+        """The limits of a kind of socket."""
+        return self._kind_rules.get(kind, self.rules)
+
+    def _check_room(self, api_key: str, kind: str) -> None:
         """A socket counts from the moment its login was let through."""
         held = sum(
-            key == api_key and socket.state in {State.CONNECTING, State.OPEN} for socket, key in self._admitted.items()
+            owner == (api_key, kind) and socket.state in {State.CONNECTING, State.OPEN}
+            for socket, owner in self._admitted.items()
         )
-        if held >= self.rules.sockets_per_key:
+        allowed = self.rules_of(kind).sockets_per_key
+        if held >= allowed:
             self._count["limit_violations"] += 1
-            raise Denied(429, f"This api_key has {held} connections already; {self.rules.sockets_per_key} are allowed.")
+            raise Denied(429, f"This api_key has {held} connections already; {allowed} are allowed.")
 
     async def _converse(self, socket: ServerConnection) -> None:
         client = self._welcome(socket)
@@ -335,13 +381,15 @@ class Simulator(ABC):
             self._farewell(client)
 
     def _welcome(self, socket: ServerConnection) -> Client:
-        api_key = self._admitted[socket]
+        api_key, kind = self._admitted[socket]
         self._numbers += 1
-        client = Client(self._numbers, api_key, socket, time.monotonic())
+        client = Client(self._numbers, api_key, socket, time.monotonic(), kind)
         client.silent = self._silent
         self.clients[client.number] = client
         self._count["connections_peak"] = max(self._count["connections_peak"], len(self.clients))
-        self.note("connect", client, api_key=api_key)
+        self.note("connect", client, api_key=api_key, **({"kind": kind} if kind else {}))
+        for message in self.greeting(client):
+            self._send(client, message)
         return client
 
     def _farewell(self, client: Client) -> None:
@@ -355,12 +403,13 @@ class Simulator(ABC):
     def subscribe(self, client: Client, ids: Iterable[int], mode: str) -> None:
         """Takes what is known and within the limit, at `mode` where it is new; each one's current image goes out."""
         taken, unknown, excess = [], [], []
+        limit = self.rules_of(client.kind).instruments_per_socket
         for wire_id in ids:
             if wire_id not in self.market.by_wire_id:
                 unknown.append(wire_id)
             elif wire_id in client.modes:
                 taken.append(wire_id)
-            elif len(client.modes) >= self.rules.instruments_per_socket:
+            elif len(client.modes) >= limit:
                 excess.append(wire_id)
             else:
                 self._hold(client, wire_id, mode)
@@ -371,7 +420,6 @@ class Simulator(ABC):
         self._send_images(client, taken)
         if excess:
             self._count["limit_violations"] += len(excess)
-            limit = self.rules.instruments_per_socket
             self.complain(client, f"{len(excess)} instruments are over the limit of {limit} a connection; ignored.")
 
     def unsubscribe(self, client: Client, ids: Iterable[int]) -> None:
@@ -403,7 +451,7 @@ class Simulator(ABC):
 
     def _hold(self, client: Client, wire_id: int, mode: str, *, ignored: bool | None = None) -> None:
         if ignored is None:
-            beyond = self.rules.ignore_beyond
+            beyond = self.rules_of(client.kind).ignore_beyond
             ignored = beyond is not None and len(client.modes) >= beyond
         client.modes[wire_id] = mode
         if ignored:
@@ -429,7 +477,7 @@ class Simulator(ABC):
     def _send_images(self, client: Client, ids: Iterable[int]) -> None:
         for wire_id in ids:
             if wire_id not in client.ignored:
-                client.waiting.append(self.packet(self.market.by_wire_id[wire_id], client.modes[wire_id]))
+                client.waiting.extend(self.packets(self.market.by_wire_id[wire_id], client.modes[wire_id]))
         self._flush(client, time.monotonic())
 
     # -------------------------------------------------------------------------------------------------------- ticking
@@ -476,16 +524,16 @@ class Simulator(ABC):
 
     def _tick_in_turn(self, count: int) -> None:
         """The hot path: the next `count` instruments, in turn."""
-        rota, packet, now_ms = self._rota, self.packet, _now_ms()
+        rota, packets, now_ms = self._rota, self.packets, _now_ms()
         turn, turns = self._turn, len(self._rota)
         for _ in range(count):
             turn = turn + 1 if turn + 1 < turns else 0
             quote, holders = rota[turn]
             quote.walk(now_ms)
             for mode, clients in holders.items():
-                made = packet(quote, mode)
+                made = packets(quote, mode)
                 for client in clients:
-                    client.waiting.append(made)
+                    client.waiting.extend(made)
         self._turn = turn
         self._count["ticks"] += count
 
@@ -497,9 +545,9 @@ class Simulator(ABC):
         """The instrument's state to everyone who holds it; how many."""
         reached = 0
         for mode, clients in self._holders.get(quote.wire_id, {}).items():
-            made = self.packet(quote, mode)
+            made = self.packets(quote, mode)
             for client in clients:
-                client.waiting.append(made)
+                client.waiting.extend(made)
             reached += len(clients)
         self._count["ticks"] += 1
         return reached
@@ -527,6 +575,8 @@ class Simulator(ABC):
             client.sent_s = time.monotonic()
 
     def _beat(self, now_s: float) -> None:
+        if self.heartbeat is None:
+            return
         for client in self.clients.values():
             if now_s - client.sent_s >= self.heartbeat_s and not client.silent:
                 self._send(client, self.heartbeat)

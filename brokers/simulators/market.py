@@ -183,6 +183,17 @@ class Quote:
             self._book = self._make_book()
         return self._book
 
+    def deep_book(self, levels: int) -> tuple[Sequence[Row], Sequence[Row]]:
+        """The book with more levels; its first five are those of `book`."""
+        bids, asks = self.book()
+        tick, best = self.tick, self.ltp - self.tick * (self._bits >> 5 & 1)
+        more = range(DEPTH_ROWS, levels)
+        noise = [(self._bits + 1) * (row * 2 + 1) * 0x9E3779B1 >> 7 for row in more]
+        return (
+            [*bids, *(self._row(best - tick * row, bits) for row, bits in zip(more, noise, strict=True))],
+            [*asks, *(self._row(best + tick * (row + 1), bits >> 9) for row, bits in zip(more, noise, strict=True))],
+        )
+
     def _make_book(self) -> tuple[list[Row], list[Row]]:
         bits, tick = self._bits, self.tick
         bid = self.ltp - tick * (bits >> 5 & 1)

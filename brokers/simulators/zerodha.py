@@ -187,10 +187,10 @@ class ZerodhaSimulator(Simulator):
 
     # --------------------------------------------------------------------------------------------------------- master
 
-    def master(self, exchange: str = "") -> str:
+    def master(self, segment: str = "") -> str:
         """The instruments as Kite's CSV, of one exchange (NSE, NFO … NSEIX) or of all."""
         rows = [_master_row(quote) for quote in self.market.quotes]
-        chosen = [row for row in rows if exchange in {"", row[-1]}]
+        chosen = [row for row in rows if segment.upper() in {"", row[-1]}]
         if not chosen:
             return ""
         out = io.StringIO()

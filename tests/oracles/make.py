@@ -15,10 +15,12 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parents[2] / ".oracles"
 
 ORACLES: dict[str, tuple[str, ...]] = {
-    # setuptools below 81 has pkg_resources, which the SDK's old autobahn imports.
-    "zerodha": ("kiteconnect==5.2.2", "setuptools<81"),
+    path.name.removesuffix("_requirements.txt"): tuple(
+        line for line in path.read_text().splitlines() if line and not line.startswith("#")
+    )
+    for path in sorted(Path(__file__).parent.glob("*_requirements.txt"))
 }
-"""Environment's name: what is installed into it."""
+"""Environment's name: what is installed into it, from `<name>_requirements.txt` beside this file."""
 
 
 def python_of(name: str) -> Path:
@@ -29,7 +31,7 @@ def python_of(name: str) -> Path:
 def is_made(name: str) -> bool:
     """Whether an environment was made whole, from the present list."""
     stamp = FOLDER / name / "requirements.txt"
-    return stamp.is_file() and stamp.read_text().split() == list(ORACLES[name])
+    return stamp.is_file() and stamp.read_text().splitlines() == list(ORACLES[name])
 
 
 def make(name: str) -> None:

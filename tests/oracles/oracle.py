@@ -33,15 +33,19 @@ class Oracle:
 
     def parse(self, frame: bytes) -> list[dict[str, Any]]:
         """What the SDK reads in a frame."""
+        packets: list[dict[str, Any]] = self.ask(frame.hex())["packets"]
+        return packets
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """The runner's answer to one line of input; what the line means is between it and its test."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{frame.hex()}\n")
+        self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         if "error" in answer:
             raise OracleError(answer["error"])
-        packets: list[dict[str, Any]] = answer["packets"]
-        return packets
+        return answer
 
     def close(self) -> None:
         """Ends the subprocess."""

@@ -7,7 +7,7 @@ Source: https://kite.trade/docs/connect/v3/ (websocket, user, market-quotes).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 from urllib.parse import urlencode
 
@@ -137,9 +137,9 @@ class Zerodha(Adapter):
         )
         return {"access_token": _access_token(response.status, response.body)}
 
-    def parse_instruments(self, lines: Iterable[str], segment: str = "") -> Iterator[InstrumentRow | BadRow]:
+    def parse_instruments(self, body: bytes, segment: str = "") -> Iterator[InstrumentRow | BadRow]:
         """See `master.parse`."""
-        return master.parse(lines)
+        return master.parse(body)
 
     def master_request(self, master: Master, credentials: Mapping[str, str]) -> HttpRequest:
         """Kite answers without a login too; with one it counts against the account's own rate."""

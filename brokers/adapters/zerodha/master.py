@@ -6,12 +6,12 @@ Source: https://kite.trade/docs/connect/v3/market-quotes/#instruments.
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from brokers.adapters.zerodha.codec import SEGMENTS
-from brokers.contract import BadRow, InstrumentRow, MasterError
+from brokers.contract import BadRow, InstrumentRow
+from brokers.masters import csv_rows, named
 from brokers.symbols import Derivative, compact, derivative_symbol, index_symbol
 from marketdata.ticks import Segment
 
@@ -34,7 +34,7 @@ EXCHANGES = frozenset({"NSE", "BSE", "NFO", "BFO", "CDS", "BCD", "MCX", "NCO"})
 GLOBAL = frozenset({"GLOBAL", "NSEIX"})
 
 
-def parse(lines: Iterable[str]) -> Iterator[InstrumentRow | BadRow]:
+def parse(body: bytes) -> Iterator[InstrumentRow | BadRow]:
     """
     The rows of `GET /instruments`, in file order.
 
@@ -42,28 +42,11 @@ def parse(lines: Iterable[str]) -> Iterator[InstrumentRow | BadRow]:
 
     >>> header = ",".join(COLUMNS)
     >>> line = "13719042,53590,NIFTY24MARFUT,NIFTY,0.0,2024-03-28,0.0,0.05,50,FUT,NFO-FUT,NFO"
-    >>> [row] = parse([header, line])
+    >>> [row] = parse("\\n".join([header, line]).encode())
     >>> row.symbol, row.exchange, row.token, row.lot_size
     ('NIFTY28MAR24FUT', 'NFO', '13719042', 50)
     """
-    rows = csv.reader(lines)
-    try:
-        header = next(rows, [])
-        if tuple(header) != COLUMNS:
-            raise MasterError(_difference(header))
-        for number, fields in enumerate(rows, start=2):
-            yield _row(number, fields)
-    except csv.Error as error:
-        raise MasterError(f"The file is no CSV: {error}.") from None
-
-
-def _row(number: int, fields: Sequence[str]) -> InstrumentRow | BadRow:
-    if len(fields) != len(COLUMNS):
-        return BadRow(number, f"{len(fields)} columns instead of {len(COLUMNS)}")
-    try:
-        return _instrument(fields)
-    except ValueError as error:
-        return BadRow(number, str(error))
+    return csv_rows(body, "Zerodha", COLUMNS, _instrument)
 
 
 def _instrument(fields: Sequence[str]) -> InstrumentRow:
@@ -104,22 +87,11 @@ def _exchange(raw: str, *, is_index: bool) -> str:
 def _symbol(fields: Sequence[str]) -> str:
     _, _, broker_symbol, name, _, expiry, strike, _, _, kind, _, _ = fields
     if kind == "EQ":
-        return _named(compact(broker_symbol), "tradingsymbol")
+        return named(compact(broker_symbol), "tradingsymbol")
     if kind not in ("FUT", "CE", "PE"):
         raise ValueError(f"unknown instrument_type {kind!r}")
-    base = _named(name, "name")
-    day = dt.date.fromisoformat(_named(expiry, "expiry"))
+    base = named(name, "name")
+    day = dt.date.fromisoformat(named(expiry, "expiry"))
     if kind == "FUT":
         return derivative_symbol(Derivative(base, day))
     return derivative_symbol(Derivative(base, day, float(strike), kind))
-
-
-def _named(value: str, column: str) -> str:
-    if not value:
-        raise ValueError(f"the column {column} is empty")
-    return value
-
-
-def _difference(header: Sequence[str]) -> str:
-    found = ",".join(header)[:120] or "nothing"
-    return f"This is not Zerodha's instrument file: its first line should be {','.join(COLUMNS)}, it is {found}."

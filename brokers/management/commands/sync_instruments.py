@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 
 from brokers import registry
 from brokers.contract import Adapter, MasterError
-from brokers.instruments.download import DownloadError, download, lines_of, read
+from brokers.instruments.download import DownloadError, download, read, unpacked
 from brokers.instruments.store import MostlyBad, Report, replace_instruments
 from brokers.models import Broker, BrokerAccount
 
@@ -61,7 +61,7 @@ def _sync(slug: str, file: Path | None, console: Console) -> Report:
         rows = [
             row
             for segment, body in _bodies(adapter, broker, file, progress)
-            for row in adapter.parse_instruments(lines_of(body), segment)
+            for row in adapter.parse_instruments(unpacked(body), segment)
         ]
         progress.update(task, description=f"{slug}: storing {len(rows):,} rows")
         return replace_instruments(broker, rows)

@@ -56,13 +56,18 @@ class Command(BaseCommand):
 def _fill(slug: str, port: int, symbols: int) -> None:
     adapter = registry.load(slug)
     broker, _ = Broker.objects.get_or_create(slug=slug, defaults={"name": adapter.spec.name})
-    master = simulators()[slug](symbols=symbols).master()
-    replace_instruments(broker, adapter.parse_instruments(master.splitlines()))
+    simulator = simulators()[slug](symbols=symbols)
+    rows = (
+        row
+        for master in adapter.spec.masters
+        for row in adapter.parse_instruments(simulator.master(master.segment).encode(), master.segment)
+    )
+    replace_instruments(broker, rows)
     BrokerAccount.objects.update_or_create(
         broker=broker,
         name=NAME,
         defaults={
-            "credentials": {"api_key": DEMO_KEY, "access_token": DEMO_TOKEN},
+            "credentials": simulator.credentials(DEMO_KEY, DEMO_TOKEN),
             "endpoint": f"ws://127.0.0.1:{port}",
             "enabled": True,
         },

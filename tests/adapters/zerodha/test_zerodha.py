@@ -78,7 +78,7 @@ def test_the_masters_rules_give_canonical_symbols() -> None:
         "13719298,53591,VEDL24APR292.5CE,VEDL,0.0,2024-04-25,292.5,0.05,50,CE,NFO-OPT,NFO",
         "291849,1140,GIFT NIFTY,GIFT NIFTY,0,,0,0,0,EQ,INDICES,NSEIX",
     ]
-    rows = [row for row in master.parse(lines) if isinstance(row, InstrumentRow)]
+    rows = [row for row in master.parse("\n".join(lines).encode()) if isinstance(row, InstrumentRow)]
     assert [(row.symbol, row.exchange) for row in rows] == [
         ("NIFTY", "NSE_INDEX"),
         ("SENSEX", "BSE_INDEX"),
@@ -103,7 +103,7 @@ def test_the_masters_rules_give_canonical_symbols() -> None:
     ],
 )
 def test_a_bad_row_is_named_with_its_reason(line: str, reason: str) -> None:
-    [row] = master.parse([HEADER, line])
+    [row] = master.parse(f"{HEADER}\n{line}\n".encode())
     assert isinstance(row, BadRow)
     assert row.line == 2
     assert reason in row.reason

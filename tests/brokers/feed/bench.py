@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -215,7 +215,7 @@ class Toy(Adapter):
     def closed(self, code: int, reason: str) -> ErrorKind:
         return ErrorKind.AUTH if code == 4401 else ErrorKind.NETWORK
 
-    def parse_instruments(self, lines: Iterable[str], segment: str = "") -> Iterator[InstrumentRow | BadRow]:
+    def parse_instruments(self, body: bytes, segment: str = "") -> Iterator[InstrumentRow | BadRow]:
         return iter(())
 
 

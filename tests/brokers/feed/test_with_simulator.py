@@ -31,7 +31,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _fill(simulator: ZerodhaSimulator, **fields: Any) -> BrokerAccount:
     broker, _ = Broker.objects.update_or_create(slug="zerodha", defaults={"name": "Zerodha", **fields})
-    replace_instruments(broker, ADAPTER.parse_instruments(simulator.master().splitlines()))
+    replace_instruments(broker, ADAPTER.parse_instruments(simulator.master().encode()))
     return BrokerAccount.objects.create(
         broker=broker,
         name="demo",

@@ -54,7 +54,7 @@ def rest(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 def imported(master: str) -> list[InstrumentRow]:
-    rows = list(ADAPTER.parse_instruments(io.StringIO(master)))
+    rows = list(ADAPTER.parse_instruments(master.encode()))
     assert not [row for row in rows if isinstance(row, BadRow)]
     return [row for row in rows if isinstance(row, InstrumentRow)]
 
