@@ -13,6 +13,7 @@ received is read then, not while ticks come.
 from __future__ import annotations
 
 import json
+import os
 import re
 import selectors
 import socket
@@ -279,19 +280,20 @@ class Load:
                 continue  # closed, which the reading counts; or full, then it will see life later
 
     def serve(self) -> None:
-        """Answers commands until `stop`."""
+        """Answers commands until the input ends."""
         control = object()
         self._selector.register(sys.stdin, selectors.EVENT_READ, control)
         _say({"ready": len(self.plan.clients), "acks": self.acks})
         while True:
-            if not self.read(1.0, control):
-                continue
-            command = sys.stdin.readline().strip()
-            self._end_phase()
-            if command != "phase":
-                _say(self._take_reports())
-            if not command:
-                return
+            if self.read(1.0, control):
+                # Not sys.stdin.readline: of two lines that came at once its buffer would keep the second.
+                commands = os.read(sys.stdin.fileno(), CHUNK_BYTES).decode().split()
+                for command in commands or ["report"]:
+                    self._end_phase()
+                    if command == "report":
+                        _say(self._take_reports())
+                if not commands:
+                    return
 
     def _end_phase(self) -> None:
         done, self.report = self.report, Report()

@@ -61,7 +61,8 @@ def running(workload: Workload, *, in_process: bool = False, workers: int = 1) -
             SLOW_CLIENT_S="3600",
         )
         where = ("--port", str(simulator_port), "--symbols", symbols)
-        manage(env, "setup_demo", *where, "--key-file", str(folder / "key"))
+        simulators = ("--simulators", f"zerodha={simulator_port}", "--symbols", symbols)
+        manage(env, "setup_demo", *simulators, "--key-file", str(folder / "key"))
         key = manage(env, "create_api_key", "bench", "--max-connections", "5000", "--max-symbols", "50000").strip()
         pace = ("--rate", str(workload.rate), "--burst", str(workload.burst_s), "--seed", "1")
         frames = ("--stamp", "--packets-per-frame", str(workload.packets_per_frame), "--instruments", "50000")

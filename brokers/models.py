@@ -64,6 +64,12 @@ class Broker(models.Model):
     connections_per_account = models.PositiveIntegerField(
         null=True, blank=True, validators=[MinValueValidator(1)], help_text="Empty: what the broker allows."
     )
+    # How the sync of its instruments goes: the last attempt, the last that succeeded (also when nothing was new), the
+    # failures since, and why the last one failed.
+    sync_tried_at = models.DateTimeField(null=True, blank=True, editable=False)
+    synced_at = models.DateTimeField(null=True, blank=True, editable=False)
+    sync_failures = models.PositiveIntegerField(default=0, editable=False)
+    sync_problem = models.TextField(blank=True, editable=False)
 
     class Meta:
         ordering: ClassVar = ["priority", "name"]
@@ -127,7 +133,8 @@ class Instrument(models.Model):
     One instrument of one broker, from its master file.
 
     `symbol` and `exchange` are the names clients use; `token` is unique inside `segment` only; `kind` is EQ, FUT, CE,
-    PE or INDEX. Strike and tick size are rupees; `expiry` is the last trading day.
+    PE or INDEX. Strike and tick size are rupees; `expiry` is the last trading day. `master` is the segment of the file
+    that lists it, where the broker has several.
     """
 
     broker = models.ForeignKey(Broker, on_delete=models.CASCADE, related_name="instruments")
@@ -143,6 +150,7 @@ class Instrument(models.Model):
     strike = models.FloatField(null=True, blank=True)
     lot_size = models.PositiveIntegerField(default=1)
     tick_size = models.FloatField(default=0.05)
+    master = models.CharField(max_length=50, blank=True)
 
     class Meta:
         constraints: ClassVar = [
@@ -153,3 +161,45 @@ class Instrument(models.Model):
 
     def __str__(self) -> str:
         return f"{self.symbol} on {self.exchange}"
+
+
+class InstrumentMaster(models.Model):
+    """
+    One master file of a broker as it was imported last: where it came from, and which day's it is.
+
+    `segment` is that of the adapter's `Master` ("" where one file has all); `etag` and `last_modified` are the server's
+    words, for asking whether there is a newer one; `dated` is the India date the file is for. `version` is the same for
+    all files of an import and rises with every import that changed one of the broker's instruments.
+    """
+
+    broker = models.ForeignKey(Broker, on_delete=models.CASCADE, related_name="masters")
+    segment = models.CharField(max_length=50, blank=True)
+    url = models.TextField(blank=True)
+    simulated = models.BooleanField(default=False)
+    etag = models.TextField(blank=True)
+    last_modified = models.TextField(blank=True)
+    dated = models.DateField()
+    imported_at = models.DateTimeField()
+    rows = models.PositiveIntegerField(default=0)
+    bad_rows = models.PositiveIntegerField(default=0)
+    version = models.PositiveBigIntegerField(default=1)
+
+    class Meta:
+        ordering: ClassVar = ["broker", "segment"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["broker", "segment"], name="brokers_master_segment"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.broker} {self.segment}".strip()
+
+
+def instrument_editions() -> dict[str, int]:
+    """
+    Which edition of its instruments each broker has, by slug: a number that rises whenever an import changed one.
+
+    One query of a row per master file. A broker that never had an import is not in it.
+    Raises django.db.DatabaseError.
+    """
+    rows = InstrumentMaster.objects.order_by().values_list("broker__slug").annotate(models.Max("version"))
+    return dict(rows)

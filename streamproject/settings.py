@@ -31,6 +31,7 @@ ZMQ_PORT = env.integer("ZMQ_PORT", 5555, lowest=1, highest=65535)
 
 MAX_SYMBOLS_PER_WEBSOCKET = env.integer("MAX_SYMBOLS_PER_WEBSOCKET", 1000, lowest=1)
 MAX_WEBSOCKET_CONNECTIONS = env.integer("MAX_WEBSOCKET_CONNECTIONS", 3, lowest=1)
+SYNC_INSTRUMENTS = env.flag("SYNC_INSTRUMENTS", default=True)
 
 THROTTLE_MS = env.integer("THROTTLE_MS", 50)
 if 0 < THROTTLE_MS < 50:

@@ -22,6 +22,7 @@ atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 os.environ["STREAM_DATA_DIR"] = _folder
 os.environ["STREAM_ENV_FILE"] = f"{_folder}/.env"
 os.environ["DJANGO_SETTINGS_MODULE"] = "streamproject.settings"
+os.environ["SYNC_INSTRUMENTS"] = "false"
 
 from streamproject.settings import *  # noqa: E402, F403
 

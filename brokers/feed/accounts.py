@@ -87,12 +87,19 @@ def fingerprint(credentials: Mapping[str, str], endpoint: str) -> str:
     return salted_hmac("brokers.feed.refused", text, algorithm="sha256").hexdigest()
 
 
-def effective_limits(limits: Limits, broker: Broker) -> Limits:
+def effective_limits(limits: Limits, broker: Broker, *, is_first: bool = True) -> Limits:
     """
     What one kind of socket may carry: the admin's row, else the adapter's word, else MAX_* of the settings.
 
-    An adapter whose limit is the contract's default has no word of its own.
+    An adapter whose limit is the contract's default has no word of its own. The admin's row speaks of the broker's
+    first, ordinary socket; the special ones beside it can be narrowed by it, not widened.
     """
+    if not is_first:
+        return msgspec.structs.replace(
+            limits,
+            instruments_per_connection=_narrowed(limits.instruments_per_connection, broker.instruments_per_connection),
+            connections_per_account=_narrowed(limits.connections_per_account, broker.connections_per_account),
+        )
     default = Limits()
     per_connection = broker.instruments_per_connection or _declared(
         limits.instruments_per_connection, default.instruments_per_connection, settings.MAX_SYMBOLS_PER_WEBSOCKET
@@ -106,6 +113,10 @@ def effective_limits(limits: Limits, broker: Broker) -> Limits:
     return msgspec.structs.replace(
         limits, instruments_per_connection=per_connection, connections_per_account=connections, by_mode=by_mode
     )
+
+
+def _narrowed(word: int, row: int | None) -> int:
+    return word if row is None else min(word, row)
 
 
 def _declared(word: int, default: int, setting: int) -> int:
@@ -135,7 +146,16 @@ def _made(row: BrokerAccount, spec: Spec | None, credentials: dict[str, str], tr
         priority=row.broker.priority,
         credentials=credentials,
         endpoint=row.endpoint,
-        sockets=tuple(SocketKind(feed.kind, feed.modes, effective_limits(feed.limits, row.broker)) for feed in feeds),
+        sockets=tuple(
+            SocketKind(
+                feed.kind,
+                feed.modes,
+                effective_limits(feed.limits, row.broker, is_first=number == 0),
+                feed.segments,
+                feed.beside,
+            )
+            for number, feed in enumerate(feeds)
+        ),
         simulated=bool(row.endpoint) or (spec is not None and spec.simulated),
         trouble=trouble,
     )

@@ -16,7 +16,10 @@ from typing import NamedTuple
 import msgspec
 
 from brokers.contract import Limits
-from marketdata.ticks import Mode, Token
+from marketdata.ticks import Mode, Segment, Token
+
+MANY = 1 << 30
+"""More than any connection carries."""
 
 
 class Instrument(NamedTuple):
@@ -28,11 +31,18 @@ class Instrument(NamedTuple):
 
 
 class SocketKind(msgspec.Struct, frozen=True):
-    """One kind of socket of an account: the modes it serves, and what it may carry."""
+    """
+    One kind of socket of an account: the modes it serves, what it may carry, and the segments (empty: all).
+
+    `beside` names the kind of socket that carries the prices where this one shows only books: an instrument here has a
+    second seat there.
+    """
 
     kind: str
     modes: tuple[Mode, ...]
     limits: Limits
+    segments: frozenset[Segment] = frozenset()
+    beside: str = ""
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,13 +109,18 @@ class _Room:
         Where limits depend on the mode, the connection as a whole keeps to the smallest limit of the modes in use.
         """
         modes = (held for held, count in self.count.items() if count)
-        room = min(self.kind.limits.room(each) for each in (mode, *modes))
+        limits = self.kind.limits
+        if self.count[mode] + (self.modes.get(token) != mode) > limits.at_most.get(mode, MANY):
+            return False
+        room = min(limits.room(each) for each in (mode, *modes))
         return len(self.modes) + (token not in self.modes) <= room
 
     def overfull(self) -> bool:
         """Whether it holds more than its limits allow (they were lowered)."""
-        modes = [mode for mode, count in self.count.items() if count]
-        return bool(modes) and len(self.modes) > min(map(self.kind.limits.room, modes))
+        limits, modes = self.kind.limits, [mode for mode, count in self.count.items() if count]
+        if any(self.count[mode] > limits.at_most.get(mode, MANY) for mode in modes):
+            return True
+        return bool(modes) and len(self.modes) > min(map(limits.room, modes))
 
     def set_mode(self, token: Token, mode: Mode | None) -> None:
         before = self.modes.pop(token, None)
@@ -136,6 +151,8 @@ class Plan:
         self._wishes: dict[Instrument, _Wish] = {}
         """All that is wanted, in first-demanded order."""
         self._seats: dict[Instrument, Seat] = {}
+        self._price_seats: dict[Instrument, Seat] = {}
+        """The second seats, for prices, of those that sit where only books are shown."""
         self._rooms: dict[ConnectionId, _Room] = {}
         self._found: dict[tuple[int, str, Token], ConnectionId] = {}
         """On which connection of an account's kind of socket a token is."""
@@ -216,7 +233,8 @@ class Plan:
         self._down = frozenset(connections)
         full: set[_Shape] = set()
         for id_ in self._down & self._rooms.keys():
-            for instrument in [guest for guests in self._rooms[id_].guests.values() for guest in guests]:
+            room = self._rooms.get(id_)  # Fleeing from one empties another, whose books it had the prices of.
+            for instrument in [guest for guests in (room.guests if room else {}).values() for guest in guests]:
                 shape = self._shape(instrument)
                 if shape not in full and not self._flee(instrument):
                     full.add(shape)
@@ -236,7 +254,7 @@ class Plan:
         """A seat on a connection that works, else on one that does not: there it waits."""
         waiting: Seat | None = None
         for seat in self._free(instrument, wish):
-            if seat.connection not in self._down:
+            if self._works(seat):
                 return seat
             waiting = waiting or seat
         return waiting
@@ -244,9 +262,11 @@ class Plan:
     def _free(self, instrument: Instrument, wish: _Wish) -> Iterator[Seat]:
         for offer in self._by_feed.get(instrument.feed, ()):
             token = wish.tokens.get(offer.broker)
-            socket = None if token is None else _socket_for(offer.sockets, wish.mode)
+            socket = None if token is None else _socket_for(offer.sockets, wish.mode, token.segment)
             if token is not None and socket is not None:
-                yield from self._free_on(offer.account, socket, token, wish.mode)
+                for seat in self._free_on(offer.account, socket, token, wish.mode):
+                    if not socket.beside or self._price_seat(seat) is not None:
+                        yield seat
 
     def _free_on(self, account: int, socket: SocketKind, token: Token, wanted: Mode) -> Iterator[Seat]:
         mode = _served(socket, wanted)
@@ -262,30 +282,63 @@ class Plan:
             if (room or _Room(socket)).fits(token, mode):
                 yield Seat(id_, token)
 
+    def _price_seat(self, seat: Seat) -> Seat | None:
+        """Where the prices come from for a seat that shows only books; one that works before one that does not."""
+        id_, token = seat
+        sockets = self._offers[id_.account].sockets
+        books = _kind(sockets, id_.kind)
+        prices = None if books is None else _kind(sockets, books.beside)
+        if prices is None:
+            return None
+        waiting: Seat | None = None
+        for found in self._free_on(id_.account, prices, token, _price_mode(prices)):
+            if found.connection not in self._down:
+                return found
+            waiting = waiting or found
+        return waiting
+
+    def _works(self, seat: Seat) -> bool:
+        """Whether the connection works, and the one that carries the seat's prices, where it is another."""
+        prices = self._price_seat(seat)
+        return seat.connection not in self._down and (prices is None or prices.connection not in self._down)
+
     def _reason(self, instrument: Instrument, wish: _Wish) -> Reason:
         offers = self._by_feed.get(instrument.feed)
         if not offers:
             return Reason.NO_ACCOUNT
-        offers = [offer for offer in offers if offer.broker in wish.tokens]
-        if not offers:
+        known = [(offer, wish.tokens[offer.broker]) for offer in offers if offer.broker in wish.tokens]
+        if not known:
             return Reason.UNKNOWN
-        served = any(_socket_for(offer.sockets, wish.mode) is not None for offer in offers)
+        served = any(_socket_for(offer.sockets, wish.mode, token.segment) is not None for offer, token in known)
         return Reason.NO_CAPACITY if served else Reason.MODE_NOT_SERVED
 
     def _sit(self, instrument: Instrument, seat: Seat, mode: Mode) -> None:
+        self._seats[instrument] = seat
+        self._moved[instrument] = None
+        self._occupy(instrument, seat, mode)
+        prices = self._price_seat(seat)
+        if prices is not None:
+            self._price_seats[instrument] = prices
+            self._occupy(instrument, prices, _price_mode(self._socket(prices.connection)))
+
+    def _leave(self, instrument: Instrument) -> None:
+        self._vacate(instrument, self._seats.pop(instrument))
+        self._moved[instrument] = None
+        prices = self._price_seats.pop(instrument, None)
+        if prices is not None:
+            self._vacate(instrument, prices)
+
+    def _occupy(self, instrument: Instrument, seat: Seat, mode: Mode) -> None:
         id_, token = seat
         room = self._rooms.get(id_)
         if room is None:
             room = self._rooms[id_] = _Room(self._socket(id_))
-        self._seats[instrument] = seat
-        self._moved[instrument] = None
         self._found[id_.account, id_.kind, token] = id_
         room.guests.setdefault(token, {})[instrument] = mode
         self._tune(id_, token)
 
-    def _leave(self, instrument: Instrument) -> None:
-        id_, token = self._seats.pop(instrument)
-        self._moved[instrument] = None
+    def _vacate(self, instrument: Instrument, seat: Seat) -> None:
+        id_, token = seat
         room = self._rooms[id_]
         guests = room.guests[token]
         del guests[instrument]
@@ -310,7 +363,7 @@ class Plan:
     def _change_mode(self, instrument: Instrument, wish: _Wish, seat: Seat) -> None:
         """The mode an instrument has is changed where it sits, if that is possible; else it moves."""
         room = self._rooms[seat.connection]
-        socket = _socket_for(self._offers[seat.connection.account].sockets, wish.mode)
+        socket = _socket_for(self._offers[seat.connection.account].sockets, wish.mode, seat.token.segment)
         others = [mode for guest, mode in room.guests[seat.token].items() if guest != instrument]
         if socket is not None and socket.kind == seat.connection.kind:
             mode = max(_served(room.kind, each) for each in (*others, wish.mode))
@@ -335,7 +388,7 @@ class Plan:
         mode = self._rooms[seat.connection].guests[seat.token][instrument]
         self._leave(instrument)
         found = self._find(instrument, wish)
-        if found is None or found.connection in self._down:
+        if found is None or not self._works(found):
             self._sit(instrument, seat, mode)
             return False
         self._sit(instrument, found, wish.mode)
@@ -344,7 +397,9 @@ class Plan:
 
     def _withdraw(self, id_: ConnectionId) -> list[Instrument]:
         """Empties a connection that is no longer offered; off one that may carry less, the last to come."""
-        room = self._rooms[id_]
+        room = self._rooms.get(id_)
+        if room is None:
+            return []  # Emptied along with another connection, whose books it had the prices of.
         offer = self._offers.get(id_.account)
         socket = None if offer is None else _kind(offer.sockets, id_.kind)
         homeless = [
@@ -356,8 +411,9 @@ class Plan:
             or instrument.feed != offer.feed
             or id_.number >= socket.limits.connections_per_account
             or self._wishes[instrument].tokens.get(offer.broker) != self._seats[instrument].token
+            or (self._seats[instrument].connection == id_ and bool(socket.beside) != (instrument in self._price_seats))
         ]
-        for instrument in homeless:
+        for instrument in dict.fromkeys(homeless):
             self._leave(instrument)
         if socket is not None and id_ in self._rooms:
             room.kind = socket
@@ -416,14 +472,23 @@ class Plan:
         return wish.tokens.get(self._offers[seat.connection.account].broker)
 
 
-def _socket_for(sockets: Sequence[SocketKind], mode: Mode) -> SocketKind | None:
+def _socket_for(sockets: Sequence[SocketKind], mode: Mode, segment: Segment) -> SocketKind | None:
     """The kind of socket that serves the mode itself, else the one with the next higher mode, which carries it too."""
-    able = [socket for socket in sockets if max(socket.modes) >= mode]
+    able = [
+        socket
+        for socket in sockets
+        if max(socket.modes) >= mode and (not socket.segments or segment in socket.segments)
+    ]
     return min(able, key=lambda socket: _served(socket, mode), default=None)
 
 
 def _served(socket: SocketKind, mode: Mode) -> Mode:
     return min(served for served in socket.modes if served >= mode)
+
+
+def _price_mode(socket: SocketKind) -> Mode:
+    """What an instrument has where only its prices are needed."""
+    return max((mode for mode in socket.modes if mode <= Mode.QUOTE), default=min(socket.modes))
 
 
 def _kind(sockets: Sequence[SocketKind], kind: str) -> SocketKind | None:

@@ -83,8 +83,10 @@ class Pool:
             if id_ not in self.connections and not any(modes.values()):
                 continue
             connection = self._connection(id_)
+            served = max(self._socket(id_.kind).modes)
             for token, mode in modes.items():
                 connection.want(token, mode)
+                self._source.settle(token, mode, served)
             self._close_when_idle(id_, connection)
 
     def set_account(self, account: Account) -> None:

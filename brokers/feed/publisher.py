@@ -32,6 +32,7 @@ HIGH_WATER_MARK = 100_000
 """Messages that may wait for one bridge; beyond, ZeroMQ drops the newest, which the bridge sees by the numbers."""
 PUT_LIMIT = 64
 """So many ticks of one frame are sent in one go; a bridge begins with them while the rest is made."""
+LTP, DEPTH = Mode.LTP, Mode.DEPTH
 BURST = 500
 """Subscription messages taken at one go before other tasks have a turn."""
 
@@ -96,8 +97,10 @@ class Source:
                 continue
             state = merge(update)
             state.received_ms = received_ms
+            # A packet that is only a book is no news for those who asked for prices.
+            least = DEPTH if update.ltp is None and update.depth is not None else LTP
             for stream in line.streams:
-                if not state.shows(stream.mode):
+                if stream.mode < least or not state.shows(stream.mode):
                     continue
                 if not stream.demanded:
                     stream.seq += 1
@@ -141,7 +144,17 @@ class Source:
         for token in tokens:
             state = self.snapshots.state(token)
             if state is not None:
-                state.depth = None
+                state.forget_book()
+
+    def settle(self, token: Token, mode: Mode | None, served: Mode) -> None:
+        """
+        A token is in this mode now (None: in none) on a kind of socket that serves modes up to `served`: a deeper book
+        that came from there is no longer kept up to date.
+        """
+        state = self.snapshots.state(token)
+        books = None if state is None else state.book_mode
+        if state is not None and books is not None and books <= served and (mode is None or mode < books):
+            state.forget_book()
 
 
 class Publisher:

@@ -15,6 +15,7 @@ class State:
 
     __slots__ = (
         "average_price",
+        "book_mode",
         "close",
         "depth",
         "exchange_ms",
@@ -39,7 +40,9 @@ class State:
         self.token = token
         self.received_ms = 0
         self.mode: Mode | None = None
-        """The kind of the latest packet, where the broker's packets tell."""
+        """The kind of the latest packet with prices, where the broker's packets tell."""
+        self.book_mode: Mode | None = None
+        """The kind of the packets that bring nothing but the book, where there are such."""
         self.ltp: float | None = None
         self.ltq: int | None = None
         self.open: float | None = None
@@ -64,9 +67,12 @@ class State:
         A packet of a lower kind than the one before means that the richer fields are no longer kept up to date.
         """
         if update.mode is not self.mode and update.mode is not None:
-            if self.mode is not None and update.mode < self.mode:
-                self._shrink(update.mode)
-            self.mode = update.mode
+            if update.depth is not None and update.ltp is None:
+                self.book_mode = update.mode
+            else:
+                if self.mode is not None and update.mode < self.mode:
+                    self._shrink(update.mode)
+                self.mode = update.mode
         if update.ltp:
             self.ltp = update.ltp
         if update.ltq is not None:
@@ -102,14 +108,22 @@ class State:
 
     def _shrink(self, mode: Mode) -> None:
         """Forgets what packets of this kind do not carry; the previous session's close does not change all day."""
-        self.depth = self.oi = self.exchange_ms = self.last_trade_ms = None
+        self.oi = self.exchange_ms = self.last_trade_ms = None
+        if self.book_mode is None:
+            self.depth = None
         if mode < Mode.QUOTE:
             self.ltq = self.open = self.high = self.low = self.volume = self.average_price = None
             self.total_buy_quantity = self.total_sell_quantity = None
 
     def shows(self, mode: Mode) -> bool:
-        """Whether the latest packet had all that this mode promises."""
+        """Whether the latest packets had all that this mode promises."""
+        if self.book_mode is not None and mode >= Mode.DEPTH:
+            return self.book_mode >= mode
         return self.mode is None or self.mode >= mode
+
+    def forget_book(self) -> None:
+        """Nothing keeps the book up to date any more."""
+        self.depth = self.book_mode = None
 
 
 class Snapshots:
@@ -145,7 +159,7 @@ class Snapshots:
     def clear_books(self) -> None:
         """After a disconnect: levels that were there are no more believed; prices stay the last known."""
         for state in self._states.values():
-            state.depth = None
+            state.forget_book()
 
 
 def project(

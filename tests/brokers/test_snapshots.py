@@ -91,3 +91,26 @@ def test_books_are_cleared_and_states_forgotten() -> None:
     assert (state.depth, state.ltp) == (None, 1.0)
     snapshots.forget(SBIN)
     assert snapshots.state(SBIN) is None
+
+
+def test_a_packet_that_is_only_a_book_leaves_the_prices_and_theirs_leave_the_book() -> None:
+    state = merged(
+        {"ltp": 625.5, "volume": 10, "mode": Mode.DEPTH, "depth": BOOK},
+        {"depth": BOOK, "mode": Mode.DEPTH20},
+        {"ltp": 626.0, "volume": 11, "mode": Mode.QUOTE},
+    )
+    deep, five, quote = (shown(state, mode) for mode in (Mode.DEPTH20, Mode.DEPTH, Mode.QUOTE))
+    assert deep is not None and deep.depth is not None and len(deep.depth.buy) == 20
+    assert five is not None and five.depth is not None and len(five.depth.buy) == 5
+    assert quote is not None and quote.ltp == deep.ltp == 626.0
+    assert state.shows(Mode.DEPTH20)
+    assert state.shows(Mode.DEPTH)
+    assert not state.shows(Mode.DEPTH50)
+
+
+def test_a_book_that_nothing_keeps_up_to_date_is_forgotten() -> None:
+    state = merged({"ltp": 626.0, "mode": Mode.QUOTE}, {"depth": BOOK, "mode": Mode.DEPTH20})
+    state.forget_book()
+    assert state.depth is None
+    assert not state.shows(Mode.DEPTH)
+    assert state.shows(Mode.QUOTE)

@@ -7,11 +7,15 @@ import contextlib
 import signal
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from brokers.feed.publisher import BusError
 from brokers.feed.supervisor import Supervisor
+from brokers.instruments.daily import keep_current
+
+log = structlog.get_logger(__name__)
 
 
 class Command(BaseCommand):
@@ -33,10 +37,27 @@ class Command(BaseCommand):
 
 
 async def _run() -> None:
-    task = asyncio.ensure_future(Supervisor(settings.ZMQ_HOST, settings.ZMQ_PORT).run())
+    supervisor = Supervisor(settings.ZMQ_HOST, settings.ZMQ_PORT)
+    task = asyncio.ensure_future(supervisor.run())
+    syncing = asyncio.ensure_future(_keep_current(supervisor))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
             loop.add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    finally:
+        syncing.cancel()
+        await asyncio.wait([syncing])
+
+
+async def _keep_current(supervisor: Supervisor) -> None:
+    """The daily sync of instruments, once the feed stands; a mistake in it does not end the feed."""
+    await supervisor.ready.wait()
+    if not settings.SYNC_INSTRUMENTS:
+        return
+    try:
+        await keep_current()
+    except Exception:
+        log.exception("instruments_sync_ended", consequence="the feed goes on; sync by hand, or restart")

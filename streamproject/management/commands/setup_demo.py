@@ -1,4 +1,4 @@
-"""`manage.py setup_demo`: an empty database gets a simulated account, its instruments, an API key and an admin."""
+"""`manage.py setup_demo`: an empty database gets simulated accounts, their instruments, an API key and an admin."""
 
 from __future__ import annotations
 
@@ -27,14 +27,19 @@ NAME = "demo"
 class Command(BaseCommand):
     """What `stream --demo` runs in the demo's own database; refuses one that holds accounts of anybody else."""
 
-    help = "Fill the demo's own database: instruments, a simulated account, a fresh API key, an admin login."
+    help = "Fill the demo's own database: instruments, simulated accounts, a fresh API key, an admin login."
     requires_migrations_checks = False
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Where the simulator is, and where the key goes."""
-        parser.add_argument("--broker", default="zerodha", help="the simulated broker (default zerodha)")
-        parser.add_argument("--port", type=int, required=True, help="the simulator's port on 127.0.0.1")
-        parser.add_argument("--symbols", type=int, default=200, help="instruments the simulator quotes")
+        parser.add_argument(
+            "--simulators",
+            nargs="+",
+            metavar="SLUG=PORT",
+            required=True,
+            help="the simulated brokers, and the ports on 127.0.0.1 where they are",
+        )
+        parser.add_argument("--symbols", type=int, default=200, help="instruments the simulators quote")
         parser.add_argument("--key-file", type=Path, required=True, help="file that gets the API key, readable to you")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -42,7 +47,9 @@ class Command(BaseCommand):
         call_command("migrate", verbosity=0)
         if BrokerAccount.objects.exclude(name=NAME).exists():
             raise CommandError("This database holds real broker accounts; the demo must have one of its own.")
-        _fill(options["broker"], options["port"], options["symbols"])
+        for place in options["simulators"]:
+            slug, _, port = place.partition("=")
+            _fill(slug, int(port), options["symbols"])
         ApiKey.objects.filter(name=NAME).delete()
         _, key = auth.issue(NAME)
         _write(options["key_file"], key)
@@ -62,7 +69,7 @@ def _fill(slug: str, port: int, symbols: int) -> None:
         for master in adapter.spec.masters
         for row in adapter.parse_instruments(simulator.master(master.segment).encode(), master.segment)
     )
-    replace_instruments(broker, rows)
+    replace_instruments(broker, rows, simulated=True)
     BrokerAccount.objects.update_or_create(
         broker=broker,
         name=NAME,

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from brokers.simulators import simulators
 from streamproject.processes import Child, Family
 
 READY_S = 60.0
@@ -40,6 +41,13 @@ class Command(BaseCommand):
         """How many servers, and the demo."""
         parser.add_argument("--workers", type=int, default=1, help="server processes on one port (default 1)")
         parser.add_argument("--demo", action="store_true", help="simulated prices, in a database of its own")
+        parser.add_argument(
+            "--broker",
+            nargs="+",
+            metavar="SLUG",
+            default=["zerodha"],
+            help="demo: the simulated brokers, or all (default zerodha)",
+        )
         parser.add_argument("--rate", type=float, default=500, help="demo: ticks a second in total (default 500)")
         parser.add_argument("--symbols", type=int, default=200, help="demo: instruments (default 200)")
         parser.add_argument("--in-process", action="store_true", help="no Redis: the bridge runs inside the one server")
@@ -67,7 +75,8 @@ class Plan:
         self.valkey = None if options["in_process"] or (settings.REDIS_URL and not self.demo) else valkey_binary()
         self.redis_url = "" if self.demo or options["in_process"] else settings.REDIS_URL
         self.password = secrets.token_urlsafe(24)
-        self.valkey_port, self.simulator_port = _free_port(), _free_port()
+        self.valkey_port = _free_port()
+        self.simulators = {slug: _free_port() for slug in _brokers(options["broker"])} if self.demo else {}
         if self.valkey:
             self.redis_url = f"redis://:{self.password}@127.0.0.1:{self.valkey_port}/0"
         self.workers: int = options["workers"]
@@ -85,7 +94,7 @@ class Plan:
         env = dict(os.environ) | {"REDIS_URL": self.redis_url}
         if self.demo:
             own = {"STREAM_DATA_DIR": str(self.folder), "STREAM_ENV_FILE": str(self.folder / ".env")}
-            env |= own | {"DATABASE_URL": "", "SECRET_KEY": "", "CREDENTIALS_KEY": ""}
+            env |= own | {"DATABASE_URL": "", "SECRET_KEY": "", "CREDENTIALS_KEY": "", "SYNC_INSTRUMENTS": "false"}
         return env
 
     def manage(self, name: str, *arguments: str, descriptors: tuple[int, ...] = ()) -> Child:
@@ -96,11 +105,11 @@ class Plan:
     def children(self) -> list[Child]:
         """Who is kept alive, in the order of starting."""
         children = []
-        if self.demo:
-            rate, symbols = str(self.options["rate"]), str(self.options["symbols"])
-            port = str(self.simulator_port)
-            pace = ("--rate", rate, "--symbols", symbols, "--port", port)
-            children.append(self.manage("simulator", "simulate", "zerodha", *pace))
+        for slug, port in self.simulators.items():
+            name = "simulator" if len(self.simulators) == 1 else f"simulator {slug}"
+            rate, symbols = f"{self.options['rate'] / len(self.simulators):g}", str(self.options["symbols"])
+            pace = ("--rate", rate, "--symbols", symbols, "--port", str(port))
+            children.append(self.manage(name, "simulate", slug, *pace))
         children.append(self.manage("adapters", "run_adapters"))
         if self.redis_url:
             children.append(self.manage("bridge", "run_bridge"))
@@ -159,7 +168,8 @@ async def _prepare(plan: Plan, family: Family) -> dict[str, str]:
         return {}
     shutil.rmtree(plan.folder, ignore_errors=True)
     plan.folder.mkdir(mode=0o700, parents=True)
-    words = ("--port", str(plan.simulator_port), "--symbols", str(plan.options["symbols"]))
+    where = [f"{slug}={port}" for slug, port in plan.simulators.items()]
+    words = ("--simulators", *where, "--symbols", str(plan.options["symbols"]))
     key_file = ("--key-file", str(plan.folder / "key"))
     login: dict[str, str] = json.loads(await _once(family, plan.manage("setup", "setup_demo", *words, *key_file)))
     return login
@@ -207,6 +217,7 @@ def _welcome(plan: Plan, login: dict[str, str], took_s: float) -> None:
     table = Table.grid(padding=(0, 2))
     if plan.demo:
         table.add_row("Prices", Text("SIMULATED: made up, from no exchange", style="bold yellow"))
+        table.add_row("Brokers", ", ".join(plan.simulators))
     table.add_row("WebSocket", f"{scheme[0]}://{host}:{port}/")
     if login:
         table.add_row("API key", login["key"])
@@ -223,6 +234,16 @@ def _welcome(plan: Plan, login: dict[str, str], took_s: float) -> None:
     console.print(table)
     console.print(f"Ready after {took_s:.1f} s.")
     console.print()
+
+
+def _brokers(asked: list[str]) -> list[str]:
+    known = sorted(simulators())
+    if asked == ["all"]:
+        return known
+    for slug in asked:
+        if slug not in known:
+            raise CommandError(f"There is no simulator of {slug!r}; there is one of: {', '.join(known)}; or all.")
+    return list(dict.fromkeys(asked))
 
 
 def _say(name: str, line: str) -> None:

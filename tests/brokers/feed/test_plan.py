@@ -16,11 +16,14 @@ MODES = [*BASIC, Mode.DEPTH20, Mode.DEPTH200]
 
 
 def socket(per_connection: int = 2, connections: int = 2, kind: str = "market", **limits: object) -> SocketKind:
-    modes = limits.pop("modes", BASIC)
+    modes, beside = limits.pop("modes", BASIC), limits.pop("beside", "")
+    segments = limits.pop("segments", frozenset())
     return SocketKind(
         kind,
         modes,  # type: ignore[arg-type]
         Limits(instruments_per_connection=per_connection, connections_per_account=connections, **limits),  # type: ignore[arg-type]
+        segments,  # type: ignore[arg-type]
+        beside,  # type: ignore[arg-type]
     )
 
 
@@ -175,6 +178,62 @@ def test_off_a_broken_connection_what_finds_room_moves_and_the_rest_waits_there(
     assert seats(plan)["S0"] == (2, 0), "what moved stays"
 
 
+BOOKS = socket(2, 1, "depth20", modes=(Mode.DEPTH20,), beside="market")
+
+
+def held(plan: Plan) -> dict[str, dict[str, Mode]]:
+    """What each kind of socket of account 1 carries, by the token's number."""
+    return {id_.kind: {token.number: mode for token, mode in room.items()} for id_, room in plan.assignment(1).items()}
+
+
+def test_a_socket_that_shows_only_books_is_joined_by_the_prices_and_left_together() -> None:
+    plan = planned(0, offer(1, "dhan", "", 1, socket(3, 1), BOOKS))
+    plan.want(named(1), Mode.DEPTH, at(1, "dhan"))
+    plan.want(named(1), Mode.DEPTH20, at(1, "dhan"))
+    assert held(plan) == {"depth20": {"1": Mode.DEPTH20}, "market": {"1": Mode.QUOTE}}
+    plan.want(named(1), Mode.LTP, at(1, "dhan"))
+    assert held(plan) == {"market": {"1": Mode.LTP}}
+    plan.want(named(1), Mode.DEPTH20, at(1, "dhan"))
+    plan.drop(named(1))
+    assert held(plan) == {}
+
+
+def test_without_room_for_the_prices_there_is_none_for_the_book() -> None:
+    plan = planned(0, offer(1, "dhan", "", 1, socket(1, 1), BOOKS))
+    plan.want(named(1), Mode.LTP, at(1, "dhan"))
+    plan.want(named(2), Mode.DEPTH20, at(2, "dhan"))
+    assert plan.short() == {named(2): Reason.NO_CAPACITY}
+    plan.drop(named(1))
+    plan.take_changes()
+    assert held(plan) == {"depth20": {"2": Mode.DEPTH20}, "market": {"2": Mode.QUOTE}}
+
+
+def test_when_the_prices_socket_breaks_the_book_moves_with_them() -> None:
+    plan = planned(0, offer(1, "dhan", "", 1, socket(3, 1), BOOKS), offer(2, "angel", "", 2, socket(modes=MODES)))
+    plan.want(named(1), Mode.DEPTH20, at(1, "dhan", "angel"))
+    assert seats(plan) == {"S1": (1, 0)}
+    plan.set_down({ConnectionId(1, "market", 0)})
+    assert seats(plan) == {"S1": (2, 0)}
+    assert held(plan) == {}
+
+
+def test_a_deeper_book_is_only_for_the_segments_that_have_it() -> None:
+    books = socket(2, 1, "depth20", modes=(Mode.DEPTH20,), segments=frozenset({Segment.NFO}))
+    plan = planned(1, offer(1, "dhan", "", 1, socket(), books), mode=Mode.DEPTH20)
+    assert plan.short() == {named(0): Reason.MODE_NOT_SERVED}
+
+
+def test_so_many_of_a_mode_and_others_beside_them() -> None:
+    able = socket(4, 2, modes=(*BASIC, Mode.DEPTH20), at_most={Mode.DEPTH20: 1})
+    plan = planned(3, offer(1, "zerodha", "", 1, able), mode=Mode.DEPTH20)
+    assert seats(plan) == {"S0": (1, 0), "S1": (1, 1)}
+    assert plan.short() == {named(2): Reason.NO_CAPACITY}
+    for number in range(3, 8):
+        plan.want(named(number), Mode.LTP, at(number))
+    assert seats(plan)["S3"] == (1, 0)
+    assert plan.short() == {named(2): Reason.NO_CAPACITY}
+
+
 def test_ten_thousand_instruments_are_planned_within_a_second() -> None:
     began_s = time.process_time()
     plan = planned(10_000, offer(1, "zerodha", "", 1, socket(3000, 3)))
@@ -186,14 +245,15 @@ def test_ten_thousand_instruments_are_planned_within_a_second() -> None:
 # --------------------------------------------------------------------------------------------------------- any sequence
 
 KINDS = st.builds(
-    lambda per, count, deep, lower: (
-        socket(per, count, by_mode={Mode.DEPTH: max(1, per - lower)}),
-        *((socket(deep, 1, "deep", modes=(Mode.DEPTH20,)),) if deep else ()),
+    lambda per, count, deep, lower, beside: (
+        socket(per, count, by_mode={Mode.DEPTH: max(1, per - lower)}, at_most={Mode.LTP: 2}),
+        *((socket(deep, 1, "deep", modes=(Mode.DEPTH20,), beside=beside),) if deep else ()),
     ),
     st.integers(1, 4),
     st.integers(1, 2),
     st.integers(0, 2),
     st.integers(0, 2),
+    st.sampled_from(["", "market"]),
 )
 OFFERS = st.lists(
     st.builds(
@@ -282,7 +342,18 @@ class AnySequence(RuleBasedStateMachine):
             kinds = {kind.kind: kind for kind in each.sockets}
             for id_, room in self.plan.assignment(each.account).items():
                 assert id_.number < kinds[id_.kind].limits.connections_per_account
-                assert len(room) <= min(kinds[id_.kind].limits.room(mode) for mode in room.values())
+                limits = kinds[id_.kind].limits
+                assert len(room) <= min(limits.room(mode) for mode in room.values())
+                assert all(list(room.values()).count(mode) <= most for mode, most in limits.at_most.items())
+
+    @invariant()
+    def a_book_without_prices_has_them_beside_it(self) -> None:
+        for account in self.offers:
+            rooms = self.plan.assignment(account.account)
+            for kind in account.sockets:
+                books = {each for id_, room in rooms.items() if id_.kind == kind.kind for each in room}
+                prices = {each for id_, room in rooms.items() if id_.kind == kind.beside for each in room}
+                assert not kind.beside or books <= prices
 
     @invariant()
     def each_is_served_once_by_an_account_of_its_feed_or_listed(self) -> None:
@@ -314,10 +385,21 @@ class AnySequence(RuleBasedStateMachine):
         rooms = {id_: room for id_, room in self.plan.assignment(account.account).items() if id_.kind == kind.kind}
         if any(number in room for room in rooms.values()):
             return False
+        return self.has_room(account, kind, mode, number) and self.could_have_prices(account, kind, number)
+
+    def could_have_prices(self, account: Offer, kind: SocketKind, number: Token) -> bool:
+        if not kind.beside:
+            return True
+        [prices] = [each for each in account.sockets if each.kind == kind.beside]
+        rooms = {id_: room for id_, room in self.plan.assignment(account.account).items() if id_.kind == prices.kind}
+        return any(number in room for room in rooms.values()) or self.has_room(account, prices, Mode.QUOTE, number)
+
+    def has_room(self, account: Offer, kind: SocketKind, mode: Mode, number: Token) -> bool:
         return any(
             len(room) + 1 <= min(kind.limits.room(each) for each in {*room.values(), mode})
+            and list(room.values()).count(mode) < kind.limits.at_most.get(mode, 99)
             for index in range(kind.limits.connections_per_account)
-            for room in [rooms.get(ConnectionId(account.account, kind.kind, index), {})]
+            for room in [self.plan.assignment(account.account).get(ConnectionId(account.account, kind.kind, index), {})]
         )
 
 

@@ -314,3 +314,19 @@ async def test_the_bus_is_never_opened_to_other_machines(host: str) -> None:
     publisher = Publisher(host, 0, on_demand=lambda: None, on_status_asked=lambda _: None)
     with pytest.raises(BusError, match=r"ZMQ_HOST .* 127\.0\.0\.1"):
         publisher.open()
+
+
+async def test_a_packet_that_is_only_a_book_is_news_for_those_who_want_the_book() -> None:
+    async with both() as (bench, sub):
+        sub.subscribe(LTP, QUOTE, DEPTH)
+        await until(lambda: bench.wanted() == {SBIN: Mode.DEPTH}, "the demand")
+        source = bench.source()
+        source.deliver([Update(token=nse(1), ltp=10.0, mode=Mode.QUOTE)], 1)
+        await until(lambda: len(sub.of(LTP)) == len(sub.of(QUOTE)) == 1, "prices")
+        source.deliver([Update(token=nse(1), depth=BOOK, mode=Mode.DEPTH20)], 2)
+        await until(lambda: len(sub.of(DEPTH)) == 1, "the book")
+        assert (len(sub.of(LTP)), len(sub.of(QUOTE))) == (1, 1)
+        source.settle(nse(1), Mode.QUOTE, Mode.DEPTH)
+        assert source.snapshots.state(nse(1)).depth is not None, "the book comes from another kind of socket"
+        source.settle(nse(1), None, Mode.DEPTH20)
+        assert source.snapshots.state(nse(1)).depth is None
