@@ -17,7 +17,7 @@ BENCH ?=
 # Settings for tools that load Django's without running anything, so that they write no .env.
 THROW_AWAY := SECRET_KEY=throw-away CREDENTIALS_KEY=throw-away
 
-.PHONY: help run test lint types contracts format oracles bench bench-smoke lock
+.PHONY: help run test lint types contracts format oracles bench bench-smoke schemas lock
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench: .venv/.installed-dev ## Measure the product and its peers, with tables an
 
 bench-smoke: .venv/.installed-dev ## See that the benchmark works (a minute)
 	$(PYTHON) -m bench smoke
+
+schemas: .venv/.installed-dev ## Compile the protobuf schemas anew
+	PATH=$(CURDIR)/.venv/bin:$$PATH $(PYTHON) -m grpc_tools.protoc -I. --python_out=. --mypy_out=. brokers/schemas/*.proto
 
 lock: .venv/.installed-dev ## Write constraints.txt anew from the requirements (newest versions: make lock UPGRADE=1)
 	$(PYTHON) -m uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from bench import adapter, scaling, suite
+from bench import adapter, decoders, scaling, suite
 from bench.processes import BenchError
 from bench.report import CONSOLE
 
@@ -20,6 +20,7 @@ COMMANDS = {
     "scaling": scaling.run,
     "soak": suite.soak,
     "adapter": adapter.run,
+    "decoders": decoders.run,
     "smoke": suite.smoke,
 }
 

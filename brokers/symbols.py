@@ -5,14 +5,18 @@ The canonical symbol grammar, the same for every broker. Pure.
     index       NAME                        NIFTY, SENSEX
     future      BASE DDMMMYY FUT            NIFTY28MAR24FUT
     option      BASE DDMMMYY STRIKE CE|PE   NIFTY28MAR2420800CE, VEDL25APR24292.5CE
+    crypto      as those; spot PAIR, perpetual PAIR FUT: BTCUSDT, BTCUSDFUT
 
-Upper case, no blanks. The date is the last trading day. A strike has no trailing zeros.
+Upper case, no blanks. The date is the last trading day. A strike has no trailing zeros. `parse` and `symbol_of` are the
+grammar as a whole; what a symbol is depends on its exchange.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -264,3 +268,250 @@ def strike_text(strike: float) -> str:
     ('20800', '187.5', '82.25')
     """
     return f"{strike:.4f}".rstrip("0").rstrip(".")
+
+
+# ---------------------------------------------------------------------------------------------------- the grammar whole
+
+CASH_EXCHANGES = frozenset({"NSE", "BSE"})
+INDEX_EXCHANGES = frozenset({"NSE_INDEX", "BSE_INDEX", "MCX_INDEX", "GLOBAL_INDEX"})
+DERIVATIVE_EXCHANGES = frozenset({"NFO", "BFO", "CDS", "BCD", "MCX", "NCDEX", "NCO"})
+CRYPTO_EXCHANGES = frozenset({"CRYPTO"})
+"""Where everything is traded beside each other: spot, perpetual and dated futures, options."""
+
+LONGEST = 100
+"""Characters of a symbol, at most."""
+
+_SERIES = re.compile(r"(.+)-([A-Z0-9]{2})")
+_PERPETUAL = re.compile(r"(.+)FUT")
+_ENDS = re.compile(r"(.*?)(?:(FUT)|(?<=[0-9.])(CE|PE))")
+_DATED = re.compile(r"(.*)(\d{2})([A-Z]{3})(\d{2})([0-9.]*)")
+
+
+class Kind(enum.StrEnum):
+    """What a symbol names."""
+
+    EQUITY = "EQ"
+    INDEX = "INDEX"
+    FUTURE = "FUT"
+    CALL = "CE"
+    PUT = "PE"
+    SPOT = "SPOT"
+    PERPETUAL = "PERPFUT"
+
+
+class GrammarError(ValueError):
+    """A symbol, or parts of one, that the grammar does not have: one sentence with the part, and what to do."""
+
+
+class Name(NamedTuple):
+    """
+    What a symbol says. `series` is NSE's where it is not EQ; `strike` is rupees (the quote currency for crypto).
+
+    Futures and options have an expiry, options a strike; nothing else has.
+    """
+
+    exchange: str
+    kind: Kind
+    base: str
+    series: str = ""
+    expiry: dt.date | None = None
+    strike: float | None = None
+
+
+def parse(symbol: str, exchange: str) -> Name:
+    """
+    What a symbol of an exchange names.
+
+    Raises GrammarError.
+
+    >>> parse("IDEA-BE", "NSE")
+    Name(exchange='NSE', kind=<Kind.EQUITY: 'EQ'>, base='IDEA', series='BE', expiry=None, strike=None)
+    >>> parse("726GS203225APR2497.5PE", "CDS")[2:]
+    ('726GS2032', '', datetime.date(2024, 4, 25), 97.5)
+    >>> parse("BTCUSDFUT", "CRYPTO").kind, parse("BTC28FEB25FUT", "CRYPTO").kind, parse("BTCUSDT", "CRYPTO").kind
+    (<Kind.PERPETUAL: 'PERPFUT'>, <Kind.FUTURE: 'FUT'>, <Kind.SPOT: 'SPOT'>)
+    >>> parse("NIFTY31FEB24FUT", "NFO")
+    Traceback (most recent call last):
+        ...
+    brokers.symbols.GrammarError: NIFTY31FEB24FUT on NFO expires on 31FEB24, which is no date; write the last trading
+    day as DDMMMYY.
+    """
+    _check_spelling(symbol, exchange)
+    if exchange in INDEX_EXCHANGES:
+        _refuse_derivative(symbol, exchange)
+        return Name(exchange, Kind.INDEX, symbol)
+    if exchange in CASH_EXCHANGES:
+        _refuse_derivative(symbol, exchange)
+        return _cash(symbol, exchange)
+    contract = _contract(symbol, exchange)
+    if contract is not None:
+        return contract
+    if exchange in CRYPTO_EXCHANGES and not _is_dated(symbol):
+        perpetual = _PERPETUAL.fullmatch(symbol)
+        return Name(exchange, Kind.PERPETUAL, perpetual[1]) if perpetual else Name(exchange, Kind.SPOT, symbol)
+    raise GrammarError(_flaw(symbol, exchange))
+
+
+def symbol_of(name: Name) -> str:
+    """
+    The symbol of what `parse` reads.
+
+    Raises GrammarError: parts that no symbol can say.
+
+    >>> symbol_of(Name("NFO", Kind.CALL, "VEDL", expiry=dt.date(2024, 4, 25), strike=292.5))
+    'VEDL25APR24292.5CE'
+    >>> symbol_of(Name("NSE", Kind.EQUITY, "IDEA", "BE")), symbol_of(Name("CRYPTO", Kind.PERPETUAL, "BTCUSD"))
+    ('IDEA-BE', 'BTCUSDFUT')
+    """
+    symbol = _written(name)
+    if not name.base:
+        raise GrammarError("The name has no base; give the share, index or underlying it is of.")
+    read = parse(symbol, name.exchange)
+    for field, meant, understood in zip(Name._fields, name, read, strict=True):
+        if meant != understood:
+            raise GrammarError(
+                f"{_shown(symbol)} on {name.exchange} would be read with {field} {_shown(str(understood))} instead of "
+                f"{_shown(str(meant))}; give parts that the grammar can say."
+            )
+    return symbol
+
+
+def _written(name: Name) -> str:
+    if name.kind in (Kind.EQUITY, Kind.INDEX, Kind.SPOT):
+        return f"{name.base}-{name.series}" if name.series else name.base
+    if name.kind is Kind.PERPETUAL:
+        return f"{name.base}FUT"
+    if name.expiry is None:
+        raise GrammarError(f"A {name.kind} has to expire; give its last trading day.")
+    if name.kind is Kind.FUTURE:
+        return f"{name.base}{date_text(name.expiry)}FUT"
+    if name.strike is None:
+        raise GrammarError(f"A {name.kind} needs a strike; give it in rupees.")
+    return f"{name.base}{date_text(name.expiry)}{strike_text(name.strike)}{name.kind}"
+
+
+def date_text(date: dt.date) -> str:
+    """
+    A date as symbols write it.
+
+    >>> date_text(dt.date(2024, 3, 28))
+    '28MAR24'
+    """
+    return f"{date.day:02d}{MONTHS[date.month - 1]}{date.year % 100:02d}"
+
+
+def _check_spelling(symbol: str, exchange: str) -> None:
+    shown = _shown(symbol)
+    if exchange not in CASH_EXCHANGES | INDEX_EXCHANGES | DERIVATIVE_EXCHANGES | CRYPTO_EXCHANGES:
+        known = ", ".join(sorted(CASH_EXCHANGES | INDEX_EXCHANGES | DERIVATIVE_EXCHANGES | CRYPTO_EXCHANGES))
+        raise GrammarError(f"There is no exchange {_shown(exchange)}; use one of {known}.")
+    if not symbol:
+        raise GrammarError(f"The symbol on {exchange} is empty; write one such as SBIN.")
+    if any(character.isspace() for character in symbol):
+        raise GrammarError(f"The symbol {shown} holds a blank; write it without.")
+    if symbol != symbol.upper():
+        raise GrammarError(f"The symbol {shown} holds lower case; write {_shown(symbol.upper())}.")
+    if not all("!" <= character <= "~" for character in symbol):
+        raise GrammarError(f"The symbol {shown} holds a character that is not plain ASCII; write it without.")
+    if len(symbol) > LONGEST:
+        raise GrammarError(f"The symbol {shown} is longer than {LONGEST} characters; write the exchange's own name.")
+
+
+def _cash(symbol: str, exchange: str) -> Name:
+    match = _SERIES.fullmatch(symbol) if exchange == "NSE" else None
+    if match is None:
+        return Name(exchange, Kind.EQUITY, symbol)
+    base, series = match.groups()
+    if series == "EQ":
+        raise GrammarError(f"{_shown(symbol)} on NSE says the series EQ, which is left out; write {_shown(base)}.")
+    return Name(exchange, Kind.EQUITY, base, series)
+
+
+def _refuse_derivative(symbol: str, exchange: str) -> None:
+    contract = parse_derivative(symbol)
+    if contract is not None:
+        what = "a future" if contract.right is None else "an option"
+        has = "indices" if exchange in INDEX_EXCHANGES else "shares"
+        other = {"BSE": "BFO", "MCX": "MCX"}.get(exchange[:3], "NFO")
+        raise GrammarError(
+            f"{_shown(symbol)} is {what}, and {exchange} has {has} only; ask for it on an exchange of derivatives such "
+            f"as {other}."
+        )
+
+
+def _contract(symbol: str, exchange: str) -> Name | None:
+    """The future or option; None where it is none, or one that is not spelled as it must be."""
+    match = _DERIVATIVE.fullmatch(symbol)
+    if match is None:
+        return None
+    base, day, strike, right = match.groups()
+    expiry = _date(day)
+    if expiry is None or (strike is not None and not _is_strike(strike)):
+        return None
+    return Name(exchange, Kind(right or "FUT"), base, "", expiry, None if strike is None else float(strike))
+
+
+def _is_dated(symbol: str) -> bool:
+    """Whether it was meant to be a contract with an expiry."""
+    ends = _ENDS.fullmatch(symbol)
+    return ends is not None and _DATED.fullmatch(ends[1]) is not None
+
+
+@lru_cache(maxsize=4096)
+def _date(text: str) -> dt.date | None:
+    try:
+        return dt.date(2000 + int(text[5:]), MONTHS.index(text[2:5]) + 1, int(text[:2]))
+    except ValueError:
+        return None
+
+
+def _is_strike(text: str) -> bool:
+    return float(text) > 0 and strike_text(float(text)) == text
+
+
+def _flaw(symbol: str, exchange: str) -> str:
+    """What is wrong with a symbol that should be a future or an option, in one sentence."""
+    subject = f"{_shown(symbol)} on {exchange}"
+    ends = _ENDS.fullmatch(symbol)
+    if ends is None:
+        return (
+            f"{subject} ends neither with FUT nor with a strike and CE or PE; write a contract such as "
+            "NIFTY28MAR24FUT or NIFTY28MAR2420800CE."
+        )
+    rest, end = ends[1], ends[2] or ends[3]
+    dated = _DATED.fullmatch(rest)
+    if dated is None:
+        return f"{subject} has no expiry; write the last trading day as DDMMMYY before the {_what(end)}, as in 28MAR24."
+    base, day, month, year, strike = dated.groups()
+    date = f"{day}{month}{year}"
+    if not base:
+        return f"{subject} has nothing before its expiry; begin with the underlying, such as NIFTY."
+    if month not in MONTHS:
+        return f"{subject} expires in {month}, which is no month; use one of {', '.join(MONTHS)}."
+    if _date(date) is None:
+        return f"{subject} expires on {date}, which is no date; write the last trading day as DDMMMYY."
+    return f"{subject} {_strike_flaw(strike, end)}"
+
+
+def _what(end: str) -> str:
+    return "FUT" if end == "FUT" else f"strike and {end}"
+
+
+def _strike_flaw(strike: str, end: str) -> str:
+    if end == "FUT":
+        return f"has {strike} between its expiry and FUT; a future has no strike, so leave it out or end with CE or PE."
+    if not strike:
+        return f"has no strike; write it between the expiry and {end}, as in 20800{end}."
+    try:
+        value = float(strike)
+    except ValueError:
+        return f"has the strike {strike}, which is no number; write it as 187.5 or 20800."
+    if value <= 0:
+        return f"has the strike {strike}; write one above 0."
+    return f"has the strike {strike}; write it as {strike_text(value)}, without needless zeros and to four decimals."
+
+
+def _shown(text: str) -> str:
+    """A user's text inside a sentence: short, on one line, and without blanks that would end the sentence."""
+    plain = "".join("\N{OPEN BOX}" if each.isspace() else each if each.isprintable() else "?" for each in text)
+    return plain if 0 < len(plain) <= 40 else f"{plain[:39]}\N{HORIZONTAL ELLIPSIS}" if plain else "''"

@@ -261,7 +261,7 @@ class Connection:
     async def _handshake(self) -> Handshake:
         adapter, feed, credentials, endpoint = self._route
         steps = adapter.open(feed, credentials, endpoint or feed.endpoint, time.time_ns() // 1_000_000)
-        return await _walk(steps)
+        return await walk(steps)
 
     def _stand(self) -> None:
         self.is_up = True
@@ -432,7 +432,7 @@ async def _opened(handshake: Handshake, feed: Feed) -> AsyncIterator[Socket]:
         raise
 
 
-async def _walk(steps: Steps) -> Handshake:
+async def walk(steps: Steps) -> Handshake:
     """
     Makes the HTTP calls an adapter asks for, up to its handshake.
 

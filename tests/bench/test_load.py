@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -11,6 +14,7 @@ from marketdata.dialects.native import NATIVE
 from marketdata.frames import frame_of
 from marketdata.ticks import Mode, Tick
 from marketdata.wire import Delivery
+from tests.conftest import PROJECT
 
 NOW_MS = 1_764_000_000_000
 
@@ -78,3 +82,21 @@ def test_a_missing_tick_is_a_gap_and_a_conflated_one_is_none(report: Report) -> 
 def test_a_stamp_tells_its_age_also_after_its_bits_ran_over() -> None:
     assert PRICE.age_us((1 << 24) - 1, 50) == 60
     assert QUANTITY.age_us(123, (1 << 32) + 223) == 100
+
+
+def test_commands_that_come_at_once_are_all_obeyed() -> None:
+    plan = json.dumps({"url": "ws://127.0.0.1:1/", "protocol": "list", "clients": []})
+    load = subprocess.Popen(
+        [sys.executable, "-m", "bench.load"], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert load.stdin is not None
+    assert load.stdout is not None
+    load.stdin.write(plan + "\n")
+    load.stdin.flush()
+    assert json.loads(load.stdout.readline()) == {"ready": 0, "acks": 0}
+    load.stdin.write("phase\nphase\nreport\n")
+    load.stdin.flush()
+    assert len(json.loads(load.stdout.readline())) == 3
+    load.stdin.close()
+    assert load.wait(10) == 0
+    load.stdout.close()

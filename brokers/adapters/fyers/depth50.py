@@ -134,7 +134,7 @@ class DepthSession(Session):
             raise DecodeError(f"Fyers depth frame of {len(frame)} bytes is no such message: {error}.") from None
         if message.error:
             return [_complaint(message.msg)]
-        events: list[Event] = []
+        events: list[Event] = [Notice(kind=NoticeKind.MESSAGE, text=message.msg)] if message.msg else []
         damage = ""
         for key in sorted(message.feeds):
             feed = message.feeds[key]

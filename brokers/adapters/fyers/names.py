@@ -1,9 +1,9 @@
 """
-What an instrument is called: the token we keep, and from it the topics of one socket and the ticker of the other. Pure.
+What an instrument is called: the token we keep, from it the topics of one socket and the ticker of the other. Pure.
 
-A token's number is `<market>|<code>|<ticker>`, as `nse_cm|3045|NSE:SBIN-EQ`. Market and code (for an index its name) are
-the topic's on the data socket, the ticker is what the tick-by-tick socket wants. All come from the instrument master:
-the fytoken there is what the broker's symbol-token call would answer, so that call is not made.
+A token's number is `<market>|<code>|<ticker>`, as `nse_cm|3045|NSE:SBIN-EQ`. Market and code (of an index its name)
+are the topic's on the data socket, the ticker is what the tick-by-tick socket wants. All come from the instrument
+master: the fytoken there is what the broker's symbol-token call would answer, so that call is not made.
 """
 
 from __future__ import annotations

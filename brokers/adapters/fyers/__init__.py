@@ -1,0 +1,212 @@
+"""
+Fyers API v3: a binary data socket (HSM) for prices and five levels, a tick-by-tick socket (protobuf) for fifty.
+
+Source: https://myapi.fyers.in/docsv3 and the official client, fyers-apiv3 3.2.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from typing import ClassVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from brokers.adapters.fyers import depth50, login, market, master
+from brokers.contract import (
+    Adapter,
+    BadRow,
+    Credential,
+    ErrorKind,
+    Feed,
+    Handshake,
+    HttpRequest,
+    HttpResponse,
+    InstrumentRow,
+    Limits,
+    LoginSteps,
+    Master,
+    Refused,
+    Session,
+    Spec,
+    Steps,
+    rest_base,
+    socket_url,
+)
+from brokers.framing import hsm
+from marketdata.ticks import Mode, Segment
+
+REST = "https://api-t1.fyers.in"
+API = f"{REST}/api/v3"
+FILES = "https://public.fyers.in/sym_details"
+
+DATA_FEED = Feed(
+    kind="market",
+    endpoint="wss://socket.fyers.in/hsm/v1-5/prod",
+    modes=(Mode.LTP, Mode.QUOTE, Mode.DEPTH),
+    # The official client lets 5000 topics onto a connection, and an instrument in DEPTH is two: 2000 are at most 4000
+    # topics. How many connections there may be is in no document (others say 3). The official client puts 1500 topics
+    # into a frame; 700 instruments are at most 1400.
+    limits=Limits(
+        instruments_per_connection=2000, connections_per_account=2, instruments_per_frame=700, frames_per_second=10.0
+    ),
+    # The server says nothing of its own when no price moves; whether the socket lives is what WebSocket pings tell.
+    silence_s=300.0,
+    heartbeat_s=10.0,
+)
+
+DEPTH_FEED = Feed(
+    kind="depth50",
+    endpoint="wss://rtsocket-api.fyers.in/versova",
+    modes=(Mode.DEPTH50,),
+    # 5 symbols a connection and 3 connections for an app and user, as Fyers documents the 50-level depth.
+    limits=Limits(
+        instruments_per_connection=5, connections_per_account=3, instruments_per_frame=5, frames_per_second=10.0
+    ),
+    silence_s=35.0,  # three of the server's answers to our pings
+    heartbeat_s=10.0,
+    segments=frozenset({Segment.NSE, Segment.NFO}),
+    beside="market",
+)
+
+SPEC = Spec(
+    slug="fyers",
+    name="Fyers",
+    docs="https://myapi.fyers.in/docsv3",
+    segments=frozenset(
+        {
+            Segment.NSE,
+            Segment.BSE,
+            Segment.NFO,
+            Segment.BFO,
+            Segment.CDS,
+            Segment.MCX,
+            Segment.NSE_INDEX,
+            Segment.BSE_INDEX,
+        }
+    ),
+    feeds=(DATA_FEED, DEPTH_FEED),
+    credentials=(
+        Credential(name="app_id", label="App ID", help="As ABCD1234XX-100, from myapi.fyers.in.", secret=False),
+        Credential(name="app_secret", label="App secret", help="Needed to log in from the admin.", required=False),
+        Credential(
+            name="redirect_uri",
+            label="Redirect URL",
+            help="The address registered with the app, letter by letter; needed to log in from the admin.",
+            secret=False,
+            required=False,
+        ),
+        Credential(
+            name="access_token", label="Access token", help="Today's token; it ends at about 6:00 the next morning."
+        ),
+    ),
+    masters=(
+        Master(url=f"{FILES}/NSE_CM.csv", segment="NSE_CM"),
+        Master(url=f"{FILES}/BSE_CM.csv", segment="BSE_CM"),
+        Master(url=f"{FILES}/NSE_FO.csv", segment="NSE_FO"),
+        Master(url=f"{FILES}/BSE_FO.csv", segment="BSE_FO"),
+        Master(url=f"{FILES}/NSE_CD_sym_master.json", segment="NSE_CD"),
+        Master(url=f"{FILES}/MCX_COM_sym_master.json", segment="MCX_COM"),
+    ),
+)
+
+
+class Fyers(Adapter):
+    """The adapter."""
+
+    spec: ClassVar[Spec] = SPEC
+
+    def open(self, feed: Feed, credentials: Mapping[str, str], endpoint: str, now_ms: int) -> Steps:
+        """
+        The data socket is logged into by its first frame, with a key that the access token holds; the tick-by-tick
+        socket's address is asked for first, and its login is a header.
+        """
+        access = login.access(credentials, now_ms)
+        if feed.kind == DEPTH_FEED.kind:
+            url = yield from _depth_address(feed, access, endpoint)
+            return Handshake(
+                url=url, headers={"Authorization": access.header}, first_frames=(depth50.encode_channel(),)
+            )
+        if not access.hsm_key:
+            raise Refused(ErrorKind.AUTH, "The access token of Fyers holds no key for market data; log in again.")
+        first_frames = market.encode_auth(access.hsm_key), hsm.encode_mode(hsm.FULL, market.CHANNEL)
+        return Handshake(url=socket_url(feed, endpoint), first_frames=first_frames)
+
+    def session(self, feed: Feed) -> Session:
+        """A fresh conversation."""
+        return depth50.DepthSession() if feed.kind == DEPTH_FEED.kind else market.MarketSession()
+
+    def login_url(self, credentials: Mapping[str, str], state: str) -> str | None:
+        """Fyers' login page; it redirects to the app's address with an auth_code. None: the app is not known yet."""
+        if not credentials.get("app_id") or not credentials.get("redirect_uri"):
+            return None
+        query = {
+            "client_id": credentials["app_id"],
+            "redirect_uri": credentials["redirect_uri"],
+            "response_type": "code",
+            "state": state,
+        }
+        return f"{API}/generate-authcode?{urlencode(query)}"
+
+    def exchange(self, credentials: Mapping[str, str], callback: Mapping[str, str], now_ms: int) -> LoginSteps:
+        """The redirect's auth_code for the day's access token."""
+        code, app_id, secret = callback.get("auth_code"), credentials.get("app_id"), credentials.get("app_secret")
+        if not code or not app_id or not secret:
+            raise Refused(ErrorKind.AUTH, "Fyers' login needs the redirect's auth_code, the app ID and its secret.")
+        proof = login.app_id_hash(app_id, secret)
+        response = yield HttpRequest(
+            method="POST",
+            url=f"{API}/validate-authcode",
+            json={"grant_type": "authorization_code", "appIdHash": proof, "code": code},
+        )
+        return {"access_token": _access_token(response)}
+
+    def parse_instruments(self, body: bytes, segment: str = "") -> Iterator[InstrumentRow | BadRow]:
+        """See `master.parse`."""
+        return master.parse(body, segment)
+
+
+class _Address(msgspec.Struct):
+    socket_url: str = ""
+
+
+class _AddressAnswer(msgspec.Struct):
+    data: _Address = msgspec.field(default_factory=_Address)
+
+
+def _depth_address(feed: Feed, access: login.Access, endpoint: str) -> Generator[HttpRequest, HttpResponse, str]:
+    """
+    Where the tick-by-tick socket is today; the usual address where the answer holds none.
+
+    Raises Refused.
+    """
+    base = rest_base(REST, feed, endpoint)
+    response = yield HttpRequest(method="GET", url=f"{base}/indus/home/tbtws", headers={"Authorization": access.header})
+    if response.status in (401, 403):
+        raise Refused(ErrorKind.AUTH, f"Fyers refuses the access token (HTTP {response.status}); log in again.")
+    try:
+        found = msgspec.json.decode(response.body, type=_AddressAnswer).data.socket_url
+    except msgspec.MsgspecError:
+        found = ""
+    is_plain = found.startswith("ws://") and endpoint != feed.endpoint
+    return found if found.startswith("wss://") or is_plain else socket_url(feed, endpoint)
+
+
+class _TokenAnswer(msgspec.Struct):
+    access_token: str = ""
+    message: str = ""
+
+
+def _access_token(response: HttpResponse) -> str:
+    try:
+        answer = msgspec.json.decode(response.body, type=_TokenAnswer)
+    except msgspec.MsgspecError:
+        raise Refused(
+            ErrorKind.PROTOCOL, f"Fyers answered the login with HTTP {response.status} and no JSON."
+        ) from None
+    if not answer.access_token:
+        raise Refused(ErrorKind.AUTH, f"Fyers refused the login: {answer.message or f'HTTP {response.status}'}.")
+    return answer.access_token
+
+
+ADAPTER = Fyers()
