@@ -92,11 +92,11 @@ def plot_load(series: Mapping[str, Sequence[Result]], path: Path) -> None:
     """Latency against load: p50 solid, p99 dashed, a colour a system."""
     figure, axes = plt.subplots(figsize=(9, 5.5))
     for color, (name, results) in zip(("C0", "C1", "C2", "C3"), series.items(), strict=False):
-        millions = [result.delivered_per_s / 1e6 for result in results]
+        millions = [result.due_per_s / 1e6 for result in results]
         axes.plot(millions, [result.p50_ms for result in results], f"{color}o-", label=f"{name}, p50")
         axes.plot(millions, [result.p99_ms for result in results], f"{color}s--", label=f"{name}, p99")
     axes.set_yscale("log")
-    axes.set_xlabel("million deliveries a second")
+    axes.set_xlabel("million deliveries a second that are due")
     axes.set_ylabel("ms from broker frame to client socket")
     axes.set_title("Latency against load: 100 clients, 1,000 symbols each, LTP, 2 cores for everything")
     axes.axhline(100, color="grey", linewidth=0.8, linestyle=":")

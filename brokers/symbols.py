@@ -284,6 +284,7 @@ LONGEST = 100
 _SERIES = re.compile(r"(.+)-([A-Z0-9]{2})")
 _PERPETUAL = re.compile(r"(.+)FUT")
 _ENDS = re.compile(r"(.*?)(?:(FUT)|(?<=[0-9.])(CE|PE))")
+_PLAIN = re.compile(r"[\w&.-]*\w…?|\w+␣\w+")
 _DATED = re.compile(r"(.*)(\d{2})([A-Z]{3})(\d{2})([0-9.]*)")
 
 
@@ -512,6 +513,13 @@ def _strike_flaw(strike: str, end: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """A user's text inside a sentence: short, on one line, and without blanks that would end the sentence."""
-    plain = "".join("\N{OPEN BOX}" if each.isspace() else each if each.isprintable() else "?" for each in text)
-    return plain if 0 < len(plain) <= 40 else f"{plain[:39]}\N{HORIZONTAL ELLIPSIS}" if plain else "''"
+    """
+    A user's text inside a sentence: short, on one line, in quotes where it looks like no symbol.
+
+    >>> print(_shown("SBIN"), _shown("a b\\n."), _shown(""))
+    SBIN “a␣b␣.” “”
+    """
+    plain = "".join("␣" if each.isspace() else each if each.isprintable() else "?" for each in text[:41])
+    if len(plain) > 40:
+        plain = f"{plain[:39]}…"
+    return plain if _PLAIN.fullmatch(plain) else f"“{plain}”"

@@ -49,7 +49,8 @@ def wait(failures: int) -> dt.timedelta:
     >>> [int(wait(failures).total_seconds() // 60) for failures in range(7)]
     [10, 10, 20, 40, 80, 80, 80]
     """
-    return min(APART * 2 ** min(max(failures - 1, 0), 16), LONGEST_WAIT)
+    doublings = min(max(failures - 1, 0), 16)
+    return min(APART * (1 << doublings), LONGEST_WAIT)
 
 
 def next_sync(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -59,7 +59,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """One file to have: by a request, or (`file`) on this machine. `known` is what the server said of the one we have."""
+    """One file to have: by a request, or on this machine. `known` is what the server said of the one we have."""
 
     master: Master
     request: HttpRequest
@@ -134,14 +134,18 @@ def order(slug: str, choice: Choice) -> Order:
     if choice.is_one_file:
         return make(sources=[_one_file(adapter, broker, choice)], partly=len(adapter.spec.masters) > 1)
     simulator = simulator_of(broker)
-    if simulator:
-        masters = [simulated_master(master, simulator) for master in adapter.spec.masters]
-        sources = [Source(master=each, request=HttpRequest(method="GET", url=each.url)) for each in masters]
-    else:
-        sources = [
-            Source(master=each, request=official_request(adapter, broker, each)) for each in adapter.spec.masters
-        ]
+    masters = adapter.spec.masters
+    sources = [_simulated(each, simulator) if simulator else _official(adapter, broker, each) for each in masters]
     return make(sources=sources if choice.force else _with_known(broker, sources), simulated=bool(simulator))
+
+
+def _official(adapter: Adapter, broker: Broker, master: Master) -> Source:
+    return Source(master=master, request=official_request(adapter, broker, master))
+
+
+def _simulated(master: Master, simulator: str) -> Source:
+    theirs = simulated_master(master, simulator)
+    return Source(master=theirs, request=HttpRequest(method="GET", url=theirs.url))
 
 
 def simulator_of(broker: Broker) -> str:
@@ -183,9 +187,7 @@ def official_request(adapter: Adapter, broker: Broker, master: Master) -> HttpRe
     try:
         return adapter.master_request(master, credentials)
     except KeyError as missing:
-        raise NotSyncable(
-            f"The account has no {missing.args[0]}, which the instrument file needs; log it in."
-        ) from None
+        raise NotSyncable(f"The account lacks {missing.args[0]}, which the instrument file needs; log it in.") from None
     except Refused as refused:
         raise NotSyncable(str(refused)) from None
 
@@ -215,11 +217,11 @@ def _chosen(spec: Spec, segment: str) -> Master:
     if len(by_segment) == 1 and not segment:
         return spec.masters[0]
     if segment.upper() not in by_segment:
-        names = ", ".join(filter(None, (master.segment for master in spec.masters)))
-        have = (
-            f"say which of its files it is with --segment: {names}" if names else "leave --segment out: it has one file"
+        names = ", ".join(master.segment for master in spec.masters if master.segment)
+        what = (
+            f"say which of its files it is with --segment: {names}" if names else "it has one file; leave --segment out"
         )
-        raise NotSyncable(f"{spec.name}: {have}.")
+        raise NotSyncable(f"{what[0].upper()}{what[1:]}.")
     return by_segment[segment.upper()]
 
 
@@ -249,7 +251,7 @@ def _with_known(broker: Broker, sources: Sequence[Source]) -> list[Source]:
 # ----------------------------------------------------------------------------------------------------------------- work
 
 
-async def sync(orders: Sequence[Order], watcher: Watcher) -> AsyncIterator[Outcome]:
+async def sync(orders: Sequence[Order], watcher: Watcher) -> AsyncGenerator[Outcome, None]:
     """Carries the orders out; yields how each went as soon as it is over."""
     limit = asyncio.Semaphore(AT_ONCE)
     with tempfile.TemporaryDirectory(prefix="instruments-", ignore_cleanup_errors=True) as folder:
@@ -260,7 +262,7 @@ async def sync(orders: Sequence[Order], watcher: Watcher) -> AsyncIterator[Outco
 
 async def _all(
     orders: Sequence[Order], folder: Path, client: httpx.AsyncClient, limit: asyncio.Semaphore, watcher: Watcher
-) -> AsyncIterator[Outcome]:
+) -> AsyncGenerator[Outcome, None]:
     works = []
     for number, each in enumerate(orders):
         place = folder / str(number)
@@ -311,7 +313,7 @@ class _Work:
             return Outcome(slug=slug, problem=str(error))
         except DatabaseError as error:
             return Outcome(slug=slug, problem=database_sentence(error))
-        except Exception as error:  # noqa: BLE001 - a mistake in one adapter must not stop the other brokers' imports
+        except Exception as error:  # a mistake in one adapter must not stop the other brokers' imports
             log.debug("adapter_failed", broker=slug, exc_info=True)
             name = type(error).__name__
             return Outcome(slug=slug, problem=f"Its adapter failed on the file ({name}: {error}); the old one stays.")
@@ -395,7 +397,7 @@ def _changed_at(source: Source, last_modified: str) -> dt.datetime | None:
         return None
 
 
-# --------------------------------------------------------------------------------------------------------- what is noted
+# -------------------------------------------------------------------------------------------------------- what is noted
 
 
 def _note_attempt(broker: Broker) -> None:

@@ -228,6 +228,10 @@ class Simulator(ABC):
         """All packets that one tick is in this mode; brokers that send several override this."""
         return (self.packet(quote, mode),)
 
+    def image(self, quote: Quote, mode: str) -> Sequence[bytes]:
+        """What a new subscription gets at once; brokers that tell it from a tick override this."""
+        return self.packets(quote, mode)
+
     def kind(self, request: Request) -> str:
         """Which kind of socket an upgrade request opens; brokers that have several tell them by the path."""
         return ""
@@ -247,6 +251,10 @@ class Simulator(ABC):
     @abstractmethod
     def frame(self, packets: Sequence[bytes]) -> bytes | str:
         """Packets as one WebSocket message."""
+
+    def frame_for(self, client: Client, packets: Sequence[bytes]) -> bytes | str:
+        """The same for one client; brokers whose frames differ from client to client override this."""
+        return self.frame(packets)
 
     @abstractmethod
     def complaint(self, sentence: str) -> bytes | str:
@@ -370,6 +378,23 @@ class Simulator(ABC):
             self._count["limit_violations"] += 1
             raise Denied(429, f"This api_key has {held} connections already; {allowed} are allowed.")
 
+    def admit(self, client: Client, api_key: str, token: str) -> None:
+        """
+        The login of a client whose broker wants it in a frame: `login` let it in under a key of its own before that.
+
+        Raises Denied: bad credentials, or no room for one more socket of the key; then it is counted as refused.
+        """
+        try:
+            self.check_token(api_key, token)
+            self._check_room(api_key, client.kind)
+        except Denied as denied:
+            self._count["refused_logins"] += 1
+            self.note("refused", client, status=denied.status, reason=str(denied))
+            raise
+        client.api_key = api_key
+        self._admitted[client.socket] = api_key, client.kind
+        self.note("login", client, api_key=api_key)
+
     async def _converse(self, socket: ServerConnection) -> None:
         client = self._welcome(socket)
         try:
@@ -477,7 +502,7 @@ class Simulator(ABC):
     def _send_images(self, client: Client, ids: Iterable[int]) -> None:
         for wire_id in ids:
             if wire_id not in client.ignored:
-                client.waiting.extend(self.packets(self.market.by_wire_id[wire_id], client.modes[wire_id]))
+                client.waiting.extend(self.image(self.market.by_wire_id[wire_id], client.modes[wire_id]))
         self._flush(client, time.monotonic())
 
     # -------------------------------------------------------------------------------------------------------- ticking
@@ -563,7 +588,7 @@ class Simulator(ABC):
             return
         most = self.packets_per_frame
         for start in range(0, len(waiting), most):
-            broadcast((socket,), self.frame(waiting[start : start + most]))
+            broadcast((socket,), self.frame_for(client, waiting[start : start + most]))
             self._count["frames"] += 1
         self._count["packets"] += len(waiting)
         client.sent_s = now_s
@@ -589,7 +614,7 @@ class Simulator(ABC):
         """
         What happened, oldest first, the newest 20,000 entries: `ts_ms` (never falling), `event`, `connection`, more.
 
-        Events: connect, refused, subscribe, unsubscribe, mode, error, disconnect, control.
+        Events: connect, login, refused, subscribe, unsubscribe, mode, error, disconnect, control.
         """
         return list(self._log)
 

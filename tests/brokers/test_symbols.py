@@ -37,8 +37,8 @@ def names(exchange: str) -> st.SearchStrategy[Name]:
     if exchange in CASH_EXCHANGES:
         series = st.sampled_from(["", "BE", "SM", "T0", "GB"] if exchange == "NSE" else [""])
         return st.builds(Name, st.just(exchange), st.just(Kind.EQUITY), BASES, series)
-    futures = st.builds(Name, st.just(exchange), st.just(Kind.FUTURE), BASES, expiry=DATES)
-    options = st.builds(Name, st.just(exchange), st.sampled_from(OPTIONS), BASES, expiry=DATES, strike=STRIKES)
+    futures = st.builds(Name, st.just(exchange), st.just(Kind.FUTURE), BASES, st.just(""), DATES)
+    options = st.builds(Name, st.just(exchange), st.sampled_from(OPTIONS), BASES, st.just(""), DATES, STRIKES)
     if exchange in CRYPTO_EXCHANGES:
         pairs = st.sampled_from(["BTCUSDT", "BTCINR", "1000SHIBUSDT", "MV-BTC-62000-280225"])
         undated = st.builds(Name, st.just(exchange), st.sampled_from([Kind.SPOT, Kind.PERPETUAL]), pairs)

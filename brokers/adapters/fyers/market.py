@@ -38,7 +38,7 @@ def encode_auth(hsm_key: str) -> bytes:
     The login: the key out of the access token, "production", a version, and who we are.
 
     >>> encode_auth("KEY").hex()
-    '002001040100034b45590200015003000101' '04000d73747265616d70726f6a656374'
+    '002001040100034b4559020001500300010104000d73747265616d70726f6a656374'
     """
     key = hsm_key.encode("ascii", "replace")
     return hsm.encode(hsm.AUTH, [(1, key), (2, b"P"), (3, b"\x01"), (4, SOURCE)])

@@ -90,6 +90,8 @@ def parse(body: bytes, segment: str) -> Iterator[InstrumentRow | BadRow]:
     """
     if segment in _JSON_FILES:
         yield from _json_rows(body, _JSON_FILES[segment])
+    elif segment not in _CSV_FILES:
+        raise MasterError(f"{BROKER} has no file {segment!r}; it has {', '.join([*_CSV_FILES, *_JSON_FILES])}.")
     else:
         _check(body)
         yield from csv_rows(body, BROKER, COLUMNS, partial(_csv_row, _CSV_FILES[segment]), has_header=False)
@@ -97,7 +99,7 @@ def parse(body: bytes, segment: str) -> Iterator[InstrumentRow | BadRow]:
 
 def _check(body: bytes) -> None:
     """Raises MasterError: the first line is none of the file's; it has no header that could say so."""
-    line = body.lstrip()[:2000].decode("utf-8-sig", "replace").partition("\n")[0]
+    line = body[:2000].lstrip().decode("utf-8-sig", "replace").partition("\n")[0]
     fields = next(csv.reader([line]), [])
     if len(fields) != len(COLUMNS) or not fields[0].isdigit():
         raise MasterError(

@@ -54,6 +54,7 @@ class Command(BaseCommand):
         )
         slugs = list(dict.fromkeys(options["brokers"]))
         _check_choice(choice, slugs)
+        self._failed = False
         stamina.instrumentation.set_on_retry_hooks([])  # further attempts are no news unless the last one fails
         try:
             orders = self._orders(slugs or _in_use(), choice)
@@ -69,7 +70,6 @@ class Command(BaseCommand):
             raise SystemExit(1)
 
     def _orders(self, slugs: Sequence[str], choice: sync.Choice) -> list[sync.Order]:
-        self._failed = False
         orders = []
         for slug in slugs:
             try:
@@ -134,9 +134,8 @@ def report_sentence(report: Report) -> str:
         parts.append(f"{news}.")
     if report.bad_rows:
         rows = "row" if report.bad_rows == 1 else "rows"
-        parts.append(
-            f"{report.bad_rows:,} bad {rows} passed over ({_some(list(map(_bad, report.bad)), report.bad_rows)})."
-        )
+        reasons = _some([_bad(bad) for bad in report.bad], report.bad_rows)
+        parts.append(f"{report.bad_rows:,} bad {rows} passed over ({reasons}).")
     return " ".join(parts)
 
 
