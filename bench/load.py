@@ -38,8 +38,8 @@ TICK_FIELDS = re.compile(
     rb'{"symbol":"([^"]+)","exchange":"[^"]+","mode":"[^"]+","ltp":([0-9.]+)(?:,"ltq":(\d+))?'
     rb'.*?_ms":\d+,"seq":(\d+)(?:,"conflated":(\d+))?'
 )
-PONG_S = 5.0
-"""Unasked pongs, so that a server that pings sees life without our reading its pings."""
+ALIVE_S = 5.0
+"""How often each client shows that it lives: the server's own pings are not looked for among the ticks."""
 SETUP_S = 120.0
 
 
@@ -193,7 +193,7 @@ class Load:
         self._buffer = bytearray(OVERLAP_BYTES + CHUNK_BYTES)
         self._view = memoryview(self._buffer)[OVERLAP_BYTES:]
         self._began = time.perf_counter(), time.process_time()
-        self._ponged_s = time.monotonic()
+        self._shown_alive_s = time.monotonic()
 
     def connect(self) -> None:
         """Connects every client, and subscribes when all are there."""
@@ -264,15 +264,17 @@ class Load:
             if self.acks < len(self.readers):
                 self.acks += buffer.count(ACK, overlap, overlap + size)
             reader.received(buffer, overlap + size)
-        self._pong()
+        self._show_alive()
         return told
 
-    def _pong(self) -> None:
+    def _show_alive(self) -> None:
+        """A command that is answered, where the server takes commands: daphne believes only data and its own pongs."""
         now_s = time.monotonic()
-        if now_s - self._ponged_s < PONG_S:
+        if now_s - self._shown_alive_s < ALIVE_S:
             return
-        self._ponged_s = now_s
-        frame = Frame(Opcode.PONG, b"").serialize(mask=True)
+        self._shown_alive_s = now_s
+        native = self.plan.protocol == "native"
+        frame = _frame('{"action":"ping"}') if native else Frame(Opcode.PONG, b"").serialize(mask=True)
         for connection in (*self._silent, *(reader.socket for reader in self.readers)):
             try:
                 connection.send(frame)

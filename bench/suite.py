@@ -100,6 +100,8 @@ def soak(options: argparse.Namespace) -> None:
                 f"{minutes[-1]:4.1f} min  {counted.delivered / counted.seconds:,.0f}/s  "
                 f"p99 {counted.p99_us / 1000:.1f} ms  gaps {counted.gaps}  MiB: {mebis}"
             )
+            if counted.closed or not counted.delivered:
+                raise BenchError(f"{counted.closed} clients were closed, {counted.delivered} ticks came.")
     panel = ("Memory under the PRD's load", "minutes", minutes, sizes)
     report.plot_lines([panel], options.out / "soak.png", "MiB")
 
