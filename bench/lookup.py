@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -108,10 +109,10 @@ def _measure(seconds: float) -> dict[str, list[float]]:
     }
     assert len(catalog.find(names)) == len(names)
     for query in SEARCHES:
-        figures[f"search “{query}”"] = _times_ms(lambda query=query: catalog.search(query, today=TODAY), share_s)
+        figures[f"search “{query}”"] = _times_ms(partial(catalog.search, query, today=TODAY), share_s)
     for symbol, exchange in UNKNOWN:
         figures[f"suggest {symbol} on {exchange}"] = _times_ms(
-            lambda symbol=symbol, exchange=exchange: catalog.suggest(symbol, exchange, today=TODAY), share_s
+            partial(catalog.suggest, symbol, exchange, today=TODAY), share_s
         )
     figures["chain of NIFTY"] = _times_ms(lambda: catalog.option_chain("NIFTY", around=24_500, today=TODAY), share_s)
     return figures

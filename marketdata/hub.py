@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 REST = 3.0
 """A pass is followed by a rest of so many times its own CPU time ..."""
-MAX_REST_S = 0.025
+MAX_REST_S = 0.012
 """... and at most this."""
 WATCH_S = 0.5
 """How often slow clients, revoked keys and a silent bridge are looked for."""
