@@ -6,25 +6,31 @@ Credentials go in and never come out: a secret field is always rendered empty, a
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import Any, ClassVar
+from zoneinfo import ZoneInfo
 
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils import timezone
 from django.utils.decorators import method_decorator
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
+from django.utils.timesince import timesince
 from django.views.decorators.debug import sensitive_post_parameters
 
 from brokers import registry
 from brokers.contract import Credential, Feed, Spec
-from brokers.models import Broker, BrokerAccount, Instrument
+from brokers.models import Broker, BrokerAccount, Instrument, InstrumentMaster
 from brokers.secrets import WrongKeyError
 
 LIMITS = ("instruments_per_connection", "connections_per_account")
 FIELD_PREFIX, FORGET_PREFIX = "credential_", "forget_"
+INDIA = ZoneInfo("Asia/Kolkata")
 
 
 def spec_of(broker: Broker) -> Spec | None:
@@ -35,14 +41,33 @@ def spec_of(broker: Broker) -> Spec | None:
 # -------------------------------------------------------------------------------------------------------------- brokers
 
 
+def day_text(day: dt.date) -> str:
+    """
+    An India date, marked where it is over.
+
+    >>> day_text(dt.date(2024, 3, 21))
+    '21 Mar 2024 (older than today)'
+    """
+    is_over = day < timezone.now().astimezone(INDIA).date()
+    return f"{day:%d %b %Y}{' (older than today)' if is_over else ''}"
+
+
+def file_text(master: InstrumentMaster) -> str:
+    """One file: its name at the broker, its day, its rows, its age, and where it came from."""
+    rows = f"{master.rows:,} instruments{f', {master.bad_rows:,} bad rows' if master.bad_rows else ''}"
+    source = f"{'SIMULATED, ' if master.simulated else ''}{master.url or 'a file'}"
+    name = f"{master.segment}: " if master.segment else ""
+    return f"{name}{day_text(master.dated)}; {rows}; imported {timesince(master.imported_at)} ago from {source}"
+
+
 @admin.register(Broker)
 class BrokerAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic for the checker only
     """One row per installed adapter. What is empty here is what the adapter documents."""
 
-    list_display = ("name", "enabled", "priority", "limits", "account_count", "proof")
+    list_display = ("name", "enabled", "priority", "limits", "account_count", "instruments", "proof")
     list_editable = ("enabled", "priority")
     search_fields = ("name", "slug")
-    readonly_fields = ("name", "slug", "documentation", "proof")
+    readonly_fields = ("name", "slug", "documentation", "proof", "instruments", "files", "last_sync")
     fieldsets = (
         (None, {"fields": ("name", "slug", "documentation", "proof", "enabled", "priority")}),
         (
@@ -53,12 +78,13 @@ class BrokerAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic for th
                 "Changes take effect without a restart.",
             },
         ),
+        ("Instruments", {"fields": ("instruments", "files", "last_sync")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Broker]:
         """With the number of accounts, for the list."""
         brokers: QuerySet[Broker] = super().get_queryset(request).annotate(accounts_held=Count("accounts"))
-        return brokers
+        return brokers.prefetch_related("masters")
 
     def get_form(self, request: HttpRequest, obj: Broker | None = None, change: bool = False, **kwargs: Any) -> Any:
         """Each limit's help and placeholder are the adapter's own value."""
@@ -104,6 +130,27 @@ class BrokerAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic for th
         """How many accounts it has here."""
         count: int = broker.accounts_held
         return count
+
+    @admin.display(description="Instruments")
+    def instruments(self, broker: Broker) -> str:
+        """How many there are, and of which day the oldest of their files is."""
+        masters = list(broker.masters.all())
+        if not masters:
+            return "none yet"
+        return f"{sum(each.rows for each in masters):,} of {day_text(min(each.dated for each in masters))}"
+
+    @admin.display(description="Files")
+    def files(self, broker: Broker) -> str:
+        """The broker's instrument files as they were imported last; `sync_instruments` writes them, nobody else."""
+        return (
+            format_html_join(mark_safe("<br>"), "{}", ((file_text(master),) for master in broker.masters.all())) or "–"
+        )
+
+    @admin.display(description="Last sync")
+    def last_sync(self, broker: Broker) -> str:
+        """When it last went well, and why it does not any more."""
+        went_well = f"{timesince(broker.synced_at)} ago" if broker.synced_at else "never"
+        return f"{went_well}; the last attempt failed: {broker.sync_problem}" if broker.sync_problem else went_well
 
     @admin.display(description="Adapter")
     def proof(self, broker: Broker) -> str:

@@ -35,6 +35,8 @@ BINARY_FRAME = ClientError(4004, "binary_frame", "Binary frames are not part of 
 BAD_MODE = ClientError(
     4005, "bad_mode", "There is no such mode; use LTP, QUOTE, DEPTH, DEPTH20, DEPTH30, DEPTH50 or DEPTH200."
 )
+BAD_QUERY = ClientError(4006, "bad_query", "The query cannot be answered as it is put.")
+BAD_METHOD = ClientError(4007, "bad_method", "This address answers GET only.")
 NOT_AUTHENTICATED = ClientError(
     4010, "not_authenticated", 'Authenticate first: {"action": "authenticate", "api_key": …}.'
 )
@@ -46,10 +48,15 @@ WRONG_KEY = ClientError(
 ALREADY_AUTHENTICATED = ClientError(
     4012, "already_authenticated", "This connection is authenticated with another key; open a second one."
 )
+NO_KEY = ClientError(
+    4013, "no_key", "Send an API key with the request, as Authorization: Bearer KEY or as X-API-Key: KEY."
+)
+NOT_STAFF = ClientError(4014, "not_staff", "Only staff may ask without an API key; send a key.")
 UNKNOWN_SYMBOL = ClientError(4040, "unknown_symbol", "No configured broker has this symbol on this exchange.")
 UNKNOWN_EXCHANGE = ClientError(4041, "unknown_exchange", "There is no such exchange.")
 EXCHANGE_NOT_SERVED = ClientError(4042, "exchange_not_served", "No configured broker serves this exchange.")
 DEPTH_NOT_SERVED = ClientError(4043, "depth_not_served", "No configured broker serves this depth for the symbol.")
+UNKNOWN_UNDERLYING = ClientError(4044, "unknown_underlying", "There are no such options.")
 TOO_MANY_SYMBOLS = ClientError(
     4220, "too_many_symbols", "The API key's limit of symbols is reached; unsubscribe some or raise the limit."
 )
@@ -62,6 +69,9 @@ TOO_MANY_COMMANDS = ClientError(
 MESSAGE_TOO_BIG = ClientError(4223, "message_too_big", "The message is too big; split it.")
 TOO_MANY_FAILURES = ClientError(
     4224, "too_many_failures", "Too many wrong keys from this address; wait a minute.", retry=True
+)
+TOO_MANY_REQUESTS = ClientError(
+    4225, "too_many_requests", "Requests come too fast; wait as many seconds as Retry-After says.", retry=True
 )
 INTERNAL = ClientError(5000, "internal", "Something failed on our side; it has been logged. Try again.", retry=True)
 UNAVAILABLE = ClientError(5001, "unavailable", "The database does not answer; try again.", retry=True)
@@ -76,6 +86,16 @@ CLOSE_TOO_BIG = CloseCode(1009, "message too big", reconnect=False)
 CLOSE_RESTART = CloseCode(1012, "server restarts", reconnect=True)
 
 CLOSE_CODES: tuple[CloseCode, ...] = tuple(value for value in globals().values() if isinstance(value, CloseCode))
+
+
+def in_words(error: ClientError, sentence: str) -> ClientError:
+    """
+    The same error with a sentence of its own in place of the general one.
+
+    >>> in_words(BAD_QUERY, "The limit is 0; use a number from 1 to 200.").message
+    'The limit is 0; use a number from 1 to 200.'
+    """
+    return error._replace(message=sentence)
 
 
 def with_detail(error: ClientError, detail: str) -> ClientError:

@@ -62,7 +62,8 @@ def _refuse(item: Item, served: set[str], *, suggest: bool) -> Rejected:
     elif item.exchange not in served:
         error = EXCHANGE_NOT_SERVED
     else:
-        error = UNKNOWN_SYMBOL
+        flaw = catalog.flaw(item.symbol, item.exchange)
+        error = with_detail(UNKNOWN_SYMBOL, flaw) if flaw else UNKNOWN_SYMBOL
         suggestions = catalog.suggest(item.symbol, item.exchange) if suggest else []
         if suggestions:
             error = with_detail(error, f"Did you mean {' or '.join(suggestions)}?")

@@ -141,6 +141,7 @@ class FeedState(enum.StrEnum):
     NO_CAPACITY = "no_capacity"
     NO_DATA = "no_data"
     EXPIRED_INSTRUMENT = "expired_instrument"
+    RENAMED = "renamed"
     DISABLED = "disabled"
     INTERRUPTED = "interrupted"
 
@@ -158,7 +159,7 @@ class AccountStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """News of one instrument, for those who hold it: refused, no room, expired."""
+    """News of one instrument, for those who hold it: refused, no room, expired, renamed."""
 
     symbol: str
     exchange: str

@@ -142,6 +142,8 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    # Of each API key or user, counted in each server process: a search for every letter somebody types.
+    "DEFAULT_THROTTLE_RATES": {"instruments": "600/min"},
 }
 
 logs.configure()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 
 admin.site.site_header = "Market data"
 admin.site.site_title = "Market data"
@@ -11,4 +11,5 @@ admin.site.index_title = "Brokers, accounts and API keys"
 
 urlpatterns = [
     path("admin/", admin.site.urls),
+    path("api/v1/", include("marketdata.urls")),
 ]

@@ -128,6 +128,14 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
+@pytest.fixture(autouse=True)
+def fresh_catalogue() -> None:
+    """No test finds in memory what another one's database had."""
+    from brokers import catalog
+
+    catalog.forget()
+
+
 @pytest.fixture
 def valkey() -> Iterator[Valkey]:
     """A running Valkey, this test's own: `.url`, `.port`, `.stop()`, `.start()`, `.kill()`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 import re
 import signal
@@ -16,6 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from brokers import registry
+from brokers.simulators.engine import INDIA
+from brokers.simulators.universe import listings
 from tests.conftest import PROJECT, free_port, run_manage
 from tests.e2e.client import Client
 from tests.e2e.stack import wait_for, wait_until
@@ -94,6 +98,45 @@ async def test_the_demo_ticks_and_ctrl_c_leaves_no_process(demo: Demo) -> None:
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert "SIMULATED" in demo.text()
     assert "Traceback" not in demo.text()
+
+
+@pytest.mark.parametrize("demo", [("--broker", "all", "--symbols", "300", "--rate", "2000")], ids=["all"], indirect=True)
+async def test_all_brokers_at_once_give_what_each_of_them_has(demo: Demo) -> None:
+    async with Client(demo.url, demo.key, status=True) as client:
+        accounts = {message["broker"] for message in client.statuses if message.get("state") == "connected"}
+        await wait_until(
+            lambda: {m.get("broker") for m in client.statuses if m.get("state") == "connected"} >= set(registry.slugs()),
+            f"every broker to be connected; so far {accounts}",
+            READY_S,
+        )
+        some_only = ["GLOBAL_INDEX:GIFTNIFTY", "BCD:" + contract("BCD"), "MCX:" + contract("MCX"), "NSE:SBIN"]
+        ack = await client.subscribe(*some_only)
+        assert ack["count"] == len(some_only), ack
+        for name in some_only:
+            assert (await client.tick(name, beyond=1))["simulated"] is True
+        for levels, brokers in ((20, {"angel", "dhan", "dhan_sandbox"}), (50, {"fyers"})):
+            mode = f"DEPTH{levels}"
+            ack = await client.subscribe("NSE:RELIANCE", mode="DEPTH", depth_levels=levels)
+            assert ack["granted"] == [{"symbol": "RELIANCE", "exchange": "NSE", "mode": mode, "depth_levels": levels}]
+            tick = await client.tick("NSE:RELIANCE", mode, beyond=2)
+            assert len(tick["depth"]["buy"]) == len(tick["depth"]["sell"]) == levels
+            assert tick["broker"] in brokers
+            assert tick["ltp"] > 0
+            async with Client(demo.url, demo.key) as shallow:
+                await shallow.subscribe("NSE:RELIANCE", mode="DEPTH")
+                five = await shallow.tick("NSE:RELIANCE", "DEPTH", beyond=2)
+                assert len(five["depth"]["buy"]) == len(five["depth"]["sell"]) == 5
+        ack = await client.subscribe("BSE:SENSEX-NOT-THERE", "NSE:RELAINCE", mode="LTP")
+        assert ack["count"] == 0
+        assert "RELIANCE" in ack["rejected"][1]["message"]
+        assert not client.jumps
+    assert "Traceback" not in demo.text()
+
+
+def contract(exchange: str) -> str:
+    """A future that the simulated brokers quote on this exchange."""
+    listed = listings(None, dt.datetime.now(INDIA).date())
+    return next(one.symbol for one in listed if one.exchange == exchange and one.kind == "FUT")
 
 
 async def test_whatever_is_killed_is_started_again_and_ticks_are_back(demo: Demo) -> None:

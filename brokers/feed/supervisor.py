@@ -10,21 +10,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import structlog
 from channels.db import database_sync_to_async
 from django.db import DatabaseError
+from django.utils import timezone
 
-from brokers import catalog, registry
+from brokers import registry
 from brokers.contract import ErrorKind
 from brokers.feed.accounts import Account, load_accounts, mark_refused
 from brokers.feed.connection import REFUSED_STATES, Condition
 from brokers.feed.counters import Counters
+from brokers.feed.pickup import Name, Tokens, gone, look_up
 from brokers.feed.plan import ConnectionId, Instrument, Plan, Reason
 from brokers.feed.pool import OPENING, Pool, possible
 from brokers.feed.publisher import LINGER_S, Line, Publisher, Source
+from brokers.models import instrument_editions
 from marketdata.ticks import AccountStatus, FeedState, FeedStatus, KeyStatus, Token
 
 log = structlog.get_logger(__name__)
@@ -37,24 +40,12 @@ POLL_S = 1.0
 """How often the database is looked at."""
 WAKE_S = 5.0
 """A clock that jumps by more than this means that the machine slept, or that this process stood still."""
-RETRY_UNKNOWN_S = 5.0
-"""How often instruments that no broker knew are looked up again: a sync may have brought them."""
-REFRESH_S = 60.0
-"""How often all instruments are looked up again: a sync may have changed their tokens."""
 STATUS_S = 5.0
 STATUS_GATHER_S = 0.1
 """Changes of state are gathered for so long before they are published."""
 
-Name = tuple[str, str]
-Tokens = dict[Name, dict[str, Token]]
-"""The identity of an instrument (symbol, exchange) at each broker that has it, by slug."""
-
 _SHORT: dict[Reason, Condition] = {
     Reason.NO_ACCOUNT: Condition(FeedState.DISABLED, "No account of this feed is switched on; add one in the admin."),
-    Reason.UNKNOWN: Condition(
-        FeedState.EXPIRED_INSTRUMENT,
-        "No broker of this feed lists it now; it may have expired, or the instruments are not synced.",
-    ),
     Reason.MODE_NOT_SERVED: Condition(FeedState.NO_CAPACITY, "No broker of this feed streams so deep a book for it."),
     Reason.NO_CAPACITY: Condition(
         FeedState.NO_CAPACITY, "All connections are full; drop some instruments, or raise the limits in the admin."
@@ -88,6 +79,12 @@ class Supervisor:
         self._tokens: Tokens = {}
         self._brokers: frozenset[str] = frozenset()
         """The brokers that `_tokens` was looked up for."""
+        self._editions: dict[str, int] = {}
+        """Of the instruments of these brokers: `_tokens` is at least as new."""
+        self._fates: dict[Name, Condition] = {}
+        """What became of names that some broker does not list any more; told where no other does."""
+        self._has_missed = False
+        """Whether something is wanted that could not be looked up."""
         self._demand = asyncio.Event()
         self._status_due = asyncio.Event()
         self._unmarked: dict[int, tuple[Account, ErrorKind]] = {}
@@ -111,7 +108,6 @@ class Supervisor:
                     self._follow_demand(),
                     self._follow_database(),
                     self._follow_clock(),
-                    self._look_up_again(),
                     self._publish_changes(),
                     self._repeat_status(),
                 ):
@@ -150,6 +146,7 @@ class Supervisor:
             mode, tokens = self.publisher.mode(instrument), self._tokens.get(_name(instrument))
             if mode is None:
                 self.plan.drop(instrument)
+                self._forget(_name(instrument))
             elif tokens is not None:
                 self.plan.want(instrument, mode, tokens)
         self._carry_out()
@@ -179,37 +176,62 @@ class Supervisor:
 
     # ---------------------------------------------------------------------------------------------------------- look-up
 
-    async def _look_up(self, names: Collection[Name]) -> None:
-        """Asks the catalogue for the tokens of these instruments, at every broker that may serve; in a thread."""
+    async def _look_up(self, names: Collection[Name]) -> bool:
+        """Asks for the tokens of these instruments, at every broker that may serve; False: the database is away."""
         brokers: frozenset[str] | None = None
         while brokers != self._brokers:  # they may change while we ask
             brokers = self._brokers
+            known = {name: self._tokens.get(name, {}) for name in names}
             try:
-                found = await database_sync_to_async(_tokens_of)(brokers, names)
+                tokens, news = await database_sync_to_async(look_up)(brokers, known, timezone.now())
             except DatabaseError as error:
+                self._has_missed = True
                 self._database_lost(error)
-                return
-        self._tokens.update(found)
+                return False
+        self._tokens |= tokens
+        self._fates |= news
+        return True
 
-    async def _look_up_again(self) -> None:
-        """What a sync of instruments changed takes effect without a restart."""
-        rounds = 0
-        while True:
-            await asyncio.sleep(RETRY_UNKNOWN_S)
-            rounds += 1
-            everything = rounds * RETRY_UNKNOWN_S % REFRESH_S < RETRY_UNKNOWN_S
-            await self._refresh(everything=everything)
+    async def _follow_editions(self, editions: dict[str, int]) -> None:
+        """What an import changed, by whatever process, takes effect at once; so does what could not be looked up."""
+        ours = {slug: edition for slug, edition in editions.items() if slug in self._brokers}
+        if ours == self._editions and not self._has_missed:
+            return
+        self._has_missed = False
+        if await self._pick_up():
+            self._editions = ours
 
-    async def _refresh(self, *, everything: bool) -> None:
+    async def _pick_up(self) -> bool:
+        """Looks up again all that is wanted; only what has another token now is moved. False: the database is away."""
         wanted = [instrument for instrument, _ in self.publisher.wanted()]
-        before = dict(self._tokens)
-        names = {name for name in map(_name, wanted) if everything or not before.get(name)}
-        if names:
-            await self._look_up(names)
-            self._replan([each for each in wanted if self._tokens.get(_name(each)) != before.get(_name(each))])
-        if everything:
-            kept = {_name(instrument) for instrument, _ in self.publisher.wanted()}
-            self._tokens = {name: tokens for name, tokens in self._tokens.items() if name in kept}
+        before = {name: self._tokens.get(name) for name in map(_name, wanted)}
+        if before and not await self._look_up(before.keys()):
+            return False
+        changed = [each for each in wanted if self._tokens.get(_name(each)) != before[_name(each)]]
+        self._unbind_moved(changed)
+        for start in range(0, len(changed), CHUNK):
+            self._replan(changed[start : start + CHUNK])
+            await asyncio.sleep(0)
+        if changed:
+            log.info("instruments_picked_up", changed=len(changed))
+        return True
+
+    def _unbind_moved(self, instruments: Sequence[Instrument]) -> None:
+        """Takes names off tokens they no longer have before others take these over, with all that was known of them."""
+        for instrument in instruments:
+            seat = self.plan.seat(instrument)
+            if seat is None:
+                continue
+            broker = self._accounts[seat.connection.account].broker
+            if self._tokens.get(_name(instrument), {}).get(broker) != seat.token:
+                self.publisher.unbind(instrument)
+
+    def _forget(self, name: Name) -> None:
+        """What was known of a name nobody wants any more, in whatever feed."""
+        feeds = {account.feed for account in self._accounts.values()}
+        if all(self.publisher.mode(Instrument(*name, feed)) is None for feed in feeds):
+            self._tokens.pop(name, None)
+            self._fates.pop(name, None)
 
     # --------------------------------------------------------------------------------------------------------- accounts
 
@@ -222,7 +244,7 @@ class Supervisor:
         async with self._polling:
             try:
                 await self._mark_refusals()
-                accounts = await database_sync_to_async(load_accounts)()
+                accounts, editions = await database_sync_to_async(_look)()
             except DatabaseError as error:
                 self._database_lost(error)
                 return
@@ -231,6 +253,7 @@ class Supervisor:
                 log.info("database_back")
             if accounts != list(self._accounts.values()):
                 await self._set_accounts({account.id: account for account in accounts})
+            await self._follow_editions(editions)
             self.plan.set_down(self._down())
             self._carry_out()
 
@@ -401,10 +424,13 @@ class Supervisor:
     def _unwell(self, feed: str) -> Iterator[tuple[Instrument, Condition]]:
         for instrument, reason in self.plan.short().items():
             if instrument.feed == feed and self.publisher.is_demanded(instrument):
-                yield instrument, _SHORT[reason]
+                yield instrument, _SHORT.get(reason) or self._fate(_name(instrument))
         for id_, pool in self.pools.items():
             if pool.account.feed == feed:
                 yield from self._unwell_of(pool, self._sources[id_].lines)
+
+    def _fate(self, name: Name) -> Condition:
+        return self._fates.get(name) or gone(name, timezone.now())
 
     def _unwell_of(self, pool: Pool, lines: Mapping[Token, Line]) -> Iterator[tuple[Instrument, Condition]]:
         silent = Condition(FeedState.NO_DATA, "The broker has sent nothing for it since it was subscribed.")
@@ -431,13 +457,9 @@ def _name(instrument: Instrument) -> Name:
     return instrument.symbol, instrument.exchange
 
 
-def _tokens_of(brokers: Collection[str], names: Collection[Name]) -> Tokens:
-    """Each of these names, with its token at each of these brokers that has it."""
-    found: Tokens = {name: {} for name in names}
-    for broker in sorted(brokers):
-        for name, token in catalog.tokens_for(broker, names).items():
-            found[name][broker] = token
-    return found
+def _look() -> tuple[list[Account], dict[str, int]]:
+    """The accounts there are, and which edition of its instruments each broker has."""
+    return load_accounts(), instrument_editions()
 
 
 def _is_refused(account: Account) -> bool:

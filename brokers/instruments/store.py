@@ -146,7 +146,7 @@ def replace_masters(
     Raises UnsoundMaster, whatever iterating over the rows raises, and django.db.DatabaseError; then all is as before.
     """
     report = Report()
-    with connection.cursor() as cursor, _staging(cursor):
+    with _staging() as cursor:
         counts = _stage_all(cursor, broker.pk, files, report, progress)
         _check(broker, counts, report, force=force)
         with transaction.atomic():
@@ -164,23 +164,25 @@ def replace_masters(
 
 
 @contextmanager
-def _staging(cursor: Any) -> Iterator[None]:
-    """The temporary tables; on SQLite one transaction for them, which takes no lock of the database."""
-    _drop_staged(cursor)
-    cursor.execute(
-        f"CREATE TEMPORARY TABLE staged_instruments AS SELECT {', '.join(COLUMNS)} FROM {_TABLE} WHERE 1 = 0"
-    )
+def _staging() -> Iterator[Any]:
+    """A cursor, and the temporary table for what it stages; afterwards both are gone, however it ends."""
+    _drop_staged()
     try:
-        yield
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"CREATE TEMPORARY TABLE staged_instruments AS SELECT {', '.join(COLUMNS)} FROM {_TABLE} WHERE 1 = 0"
+            )
+            yield cursor
     finally:
-        _drop_staged(cursor)
+        _drop_staged()
 
 
-def _drop_staged(cursor: Any) -> None:
+def _drop_staged() -> None:
     if connection.needs_rollback:  # somebody else's transaction, which is lost: the tables go with it
         return
-    for table in ("staged_instruments", "doomed_instruments"):
-        cursor.execute(f"DROP TABLE IF EXISTS {table}")
+    with connection.cursor() as cursor:
+        for table in ("staged_instruments", "doomed_instruments"):
+            cursor.execute(f"DROP TABLE IF EXISTS {table}")
 
 
 def _stage_all(

@@ -260,6 +260,10 @@ class Simulator(ABC):
     def complaint(self, sentence: str) -> bytes | str:
         """The message with which the broker reports an error."""
 
+    def complaint_for(self, client: Client, sentence: str) -> bytes | str:
+        """The same for one client; brokers with several kinds of socket override this."""
+        return self.complaint(sentence)
+
     @abstractmethod
     def damaged(self, kind: str, quote: Quote, chance: random.Random) -> bytes | str:
         """A frame spoilt in one of the ways of `damages`."""
@@ -472,7 +476,7 @@ class Simulator(ABC):
         """Sends an error to a client."""
         self._count["errors"] += 1
         self.note("error", client, text=sentence)
-        self._send(client, self.complaint(sentence))
+        self._send(client, self.complaint_for(client, sentence))
 
     def _hold(self, client: Client, wire_id: int, mode: str, *, ignored: bool | None = None) -> None:
         if ignored is None:

@@ -8,6 +8,7 @@ An adapter's own folder `tests/adapters/<slug>/` holds
   and where each comes from is in `SOURCES.md`. Frames of the first kind of socket lie in `frames/` itself, those of
   the others in `frames/<kind>/`.
 - a sample of each instrument file of its Spec: `master.csv` or `master.json`, with a segment `master-<segment>.csv`.
+- `credentials.json`, where a credential must have a form: examples of those, made up.
 
 A missing folder or file is a failure, so a new adapter cannot skip a card.
 """
@@ -60,6 +61,13 @@ def samples(slug: str) -> list[Sample]:
             expected = msgspec.json.decode(path.with_suffix(".json").read_bytes())
             found.append(Sample(slug, feed.kind, path.stem, _frames(path), expected))
     return found
+
+
+def credentials_of(adapter: Adapter) -> dict[str, str]:
+    """Made-up credentials of the right form."""
+    path = FOLDER / adapter.spec.slug / "credentials.json"
+    examples: dict[str, str] = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
+    return {credential.name: f"a {credential.name}" for credential in adapter.spec.credentials} | examples
 
 
 def masters(adapter: Adapter) -> list[tuple[str, bytes]]:

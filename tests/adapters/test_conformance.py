@@ -24,7 +24,7 @@ from brokers.contract import (
 )
 from brokers.symbols import parse_derivative
 from marketdata.ticks import EXCHANGES, Token
-from tests.adapters.conformance import FOLDER, Sample, adapters, decoded, feeds, rows_of, samples
+from tests.adapters.conformance import FOLDER, Sample, adapters, credentials_of, decoded, feeds, rows_of, samples
 
 ADAPTERS = pytest.mark.parametrize("adapter", adapters(), ids=lambda adapter: adapter.spec.slug)
 FEEDS = pytest.mark.parametrize(
@@ -40,7 +40,7 @@ SAMPLES = pytest.mark.parametrize(
 @ADAPTERS
 def test_the_slug_is_the_modules_name(adapter: Adapter) -> None:
     assert adapter.spec.slug in registry.slugs()
-    assert type(adapter).__module__ == f"brokers.adapters.{adapter.spec.slug}"
+    assert registry.load(adapter.spec.slug) is adapter
 
 
 @ADAPTERS
@@ -140,8 +140,7 @@ def test_without_credentials_the_broker_is_not_asked(adapter: Adapter, feed: Fee
 
 @FEEDS
 def test_the_handshake_goes_to_the_endpoint_it_is_given(adapter: Adapter, feed: Feed) -> None:
-    credentials = {credential.name: f"a {credential.name}" for credential in adapter.spec.credentials}
-    steps = adapter.open(feed, credentials, "ws://127.0.0.1:9", 0)
+    steps = adapter.open(feed, credentials_of(adapter), "ws://127.0.0.1:9", 0)
     try:
         request = next(steps)
     except StopIteration as stop:

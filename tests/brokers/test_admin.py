@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.core.management import call_command
 from django.test import Client
+from django.utils import timezone
 
 from brokers import registry
-from brokers.models import Broker, BrokerAccount, Instrument
+from brokers.admin import INDIA
+from brokers.models import Broker, BrokerAccount, Instrument, InstrumentMaster
 
 SECRETS = {"api_secret": "swordfish-secret", "access_token": "swordfish-token"}
 CREDENTIALS = {"api_key": "visible-id", **SECRETS}
@@ -247,3 +250,24 @@ def test_instruments_are_searched_and_not_edited(admin_client: Client, zerodha: 
         'type="submit"'
         not in admin_client.get(f"/admin/brokers/instrument/{one.pk}/change/").content.decode().split("content-main")[1]
     )
+
+
+def test_a_brokers_instrument_files_are_shown_beside_it_with_their_age(admin_client: Client, zerodha: Broker) -> None:
+    page = f"/admin/brokers/broker/{zerodha.pk}/change/"
+    assert "none yet" in admin_client.get("/admin/brokers/broker/").content.decode()
+    assert "never" in admin_client.get(page).content.decode()
+    today = timezone.now().astimezone(INDIA).date()
+    InstrumentMaster.objects.create(
+        broker=zerodha, segment="NFO", url="https://api.kite.trade/instruments", dated=today, rows=87000, bad_rows=2,
+        imported_at=timezone.now() - dt.timedelta(hours=3),
+    )  # fmt: skip
+    shown = admin_client.get(page).content.decode()
+    assert "NFO: " in shown
+    assert "87,000 instruments, 2 bad rows; imported 3\xa0hours ago from https://api.kite.trade/instruments" in shown
+    assert "older than today" not in shown
+    InstrumentMaster.objects.update(dated=today - dt.timedelta(days=1))
+    Broker.objects.update(sync_problem="The disk is full.", synced_at=timezone.now() - dt.timedelta(days=1))
+    shown = admin_client.get(page).content.decode()
+    assert shown.count("(older than today)") == 2
+    assert "1\xa0day ago; the last attempt failed: The disk is full." in shown
+    assert "87,000 of" in admin_client.get("/admin/brokers/broker/").content.decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,23 +28,26 @@ BASES = st.from_regex(r"[A-Z0-9][A-Z0-9&]{0,11}", fullmatch=True) | st.sampled_f
 )
 DATES = st.dates(dt.date(2000, 1, 1), dt.date(2099, 12, 31))
 STRIKES = st.integers(1, 10**9).map(lambda ten_thousandths: ten_thousandths / 10_000) | st.integers(1, 200_000)
-OPTIONS = (Kind.CALL, Kind.PUT)
 
 
 def names(exchange: str) -> st.SearchStrategy[Name]:
     """Names of every kind the exchange has."""
+    nothing = st.just("")
     if exchange in INDEX_EXCHANGES:
-        return st.builds(Name, st.just(exchange), st.just(Kind.INDEX), BASES)
+        return made(exchange, st.just(Kind.INDEX), BASES)
     if exchange in CASH_EXCHANGES:
-        series = st.sampled_from(["", "BE", "SM", "T0", "GB"] if exchange == "NSE" else [""])
-        return st.builds(Name, st.just(exchange), st.just(Kind.EQUITY), BASES, series)
-    futures = st.builds(Name, st.just(exchange), st.just(Kind.FUTURE), BASES, st.just(""), DATES)
-    options = st.builds(Name, st.just(exchange), st.sampled_from(OPTIONS), BASES, st.just(""), DATES, STRIKES)
+        series = st.sampled_from(["", "BE", "SM", "T0", "GB"]) if exchange == "NSE" else nothing
+        return made(exchange, st.just(Kind.EQUITY), BASES, series)
+    futures = made(exchange, st.just(Kind.FUTURE), BASES, nothing, DATES)
+    options = made(exchange, st.sampled_from([Kind.CALL, Kind.PUT]), BASES, nothing, DATES, STRIKES)
     if exchange in CRYPTO_EXCHANGES:
         pairs = st.sampled_from(["BTCUSDT", "BTCINR", "1000SHIBUSDT", "MV-BTC-62000-280225"])
-        undated = st.builds(Name, st.just(exchange), st.sampled_from([Kind.SPOT, Kind.PERPETUAL]), pairs)
-        return futures | options | undated
+        return futures | options | made(exchange, st.sampled_from([Kind.SPOT, Kind.PERPETUAL]), pairs)
     return futures | options
+
+
+def made(exchange: str, *parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Name]:
+    return st.tuples(st.just(exchange), *parts).map(lambda values: Name(*values))
 
 
 ANY_NAME = st.sampled_from(sorted(EXCHANGES)).flatmap(names)

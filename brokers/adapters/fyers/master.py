@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
@@ -100,6 +101,8 @@ def parse(body: bytes, segment: str) -> Iterator[InstrumentRow | BadRow]:
 def _check(body: bytes) -> None:
     """Raises MasterError: the first line is none of the file's; it has no header that could say so."""
     line = body[:2000].lstrip().decode("utf-8-sig", "replace").partition("\n")[0]
+    if body and not line:
+        return  # a blank line: a market in which nothing is listed
     fields = next(csv.reader([line]), [])
     if len(fields) != len(COLUMNS) or not fields[0].isdigit():
         raise MasterError(
@@ -136,7 +139,7 @@ def _json_rows(body: bytes, read: _Read) -> Iterator[InstrumentRow | BadRow]:
         records = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except msgspec.MsgspecError as error:
         raise MasterError(f"This is not {BROKER}'s instrument file: it should be a JSON object; {error}.") from None
-    if not any(bytes(raw).startswith(b"{") for raw in records.values()):
+    if records and not any(bytes(raw).startswith(b"{") for raw in records.values()):
         raise MasterError(f"This is not {BROKER}'s instrument file: it should be a JSON object of objects by ticker.")
     decode = msgspec.json.Decoder(_Record, strict=False).decode
     for number, raw in enumerate(records.values(), start=1):
@@ -227,7 +230,7 @@ def _contract(row: _Row) -> InstrumentRow:
     if found is None:
         raise ValueError(f"Symbol Details {row.details!r} should be a name and a date")
     day, right = _day(named(row.expiry, "Expiry date")), _right(row.right)
-    strike = None if right is None else float(row.strike)
+    strike = None if right is None else _price(row.strike, "Strike price")
     return InstrumentRow(
         segment=token.segment,
         token=token.number,
@@ -279,9 +282,7 @@ def _named_in(ticker: str) -> str:
 
 
 def _lot(row: _Row) -> int:
-    """
-    Raises ValueError.
-    """
+    """Raises ValueError."""
     lot = float(row.lot)
     if not 0 <= lot < 2**31:
         raise ValueError(f"{row.lot!r} is no lot size")
@@ -289,10 +290,15 @@ def _lot(row: _Row) -> int:
 
 
 def _tick(row: _Row) -> float:
-    """
-    Raises ValueError.
-    """
-    return float(row.tick) or 0.05
+    return _price(row.tick, "Tick size") or 0.05
+
+
+def _price(text: str, column: str) -> float:
+    """Raises ValueError."""
+    price = float(text)
+    if not 0 <= price < math.inf:
+        raise ValueError(f"the {column} {text!r} is no price")
+    return price
 
 
 _CSV_FILES: dict[str, _Read] = {

@@ -81,7 +81,8 @@ def encode_request(number: int, method: str, keys: Sequence[str], mode: str = ""
 
 def decode(frame: Frame) -> list[Event]:
     """
-    The events in one frame: the state of the market's segments, one update an instrument, or an error.
+    The events in one frame: the state of the market's segments, one update an instrument in the order of their keys,
+    or an error.
 
     A binary frame is one FeedResponse. Prices are rupees, as the wire has them, quantities units, instants Unix ms UTC;
     `exchange_ms` is the server's time of the whole message. proto3 leaves out zeros, so a number that is not there is
@@ -110,11 +111,13 @@ def decode(frame: Frame) -> list[Event]:
         events.append(Notice(kind=NoticeKind.MARKET_STATUS, text=_status_text(response.marketInfo)))
     exchange_ms = response.currentTs or None
     damage = ""
-    for key, feed in response.feeds.items():
+    feeds = response.feeds
+    for key in sorted(feeds):  # by itself a map's order differs from one process to the next
+        feed = feeds[key]
         try:
             token, has_oi = _known.get(key) or _learn(key)
             update = _READERS[feed.WhichOneof("FeedUnion")](token, has_oi, feed, exchange_ms)
-        except (KeyError, ValueError, OverflowError) as error:
+        except (ValueError, OverflowError) as error:
             damage = f"{key[:80]!r}: {error}"
             continue
         if update is not None:

@@ -14,6 +14,7 @@ from django.db import OperationalError
 
 from brokers import registry
 from brokers.contract import Adapter, Limits
+from brokers.feed import pickup
 from brokers.feed import pool as pool_module
 from brokers.feed import supervisor as module
 from brokers.feed.supervisor import Supervisor
@@ -67,7 +68,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> dict[str, Adapter]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals of seconds are tenths here; what is under a second stays."""
-    for name, value in {"POLL_S": 0.1, "RETRY_UNKNOWN_S": 0.2, "REFRESH_S": 0.4, "STATUS_S": 0.5}.items():
+    for name, value in {"POLL_S": 0.1, "STATUS_S": 0.5}.items():
         monkeypatch.setattr(module, name, value)
 
 
@@ -334,35 +335,6 @@ async def test_a_connection_that_carries_nothing_is_closed(
             await until(lambda: len(broker.sockets) == 2, "two connections again")
 
 
-async def test_an_instrument_that_no_broker_lists_is_told_and_served_after_a_sync(toys: dict[str, Adapter]) -> None:
-    toys["toy"] = Toy()
-    async with ToyBroker() as broker:
-        account = await in_database(set_up, broker.url)
-        async with supervising() as bench:
-            bench.sub.subscribe(Key("NEW", "NSE", Mode.LTP))
-            await until(lambda: bench.key_states() == {"NEW": FeedState.EXPIRED_INSTRUMENT}, "the state")
-            await Instrument.objects.acreate(
-                broker=account.broker, segment="NSE", token="7", symbol="NEW", exchange="NSE",
-                broker_symbol="NEW", broker_exchange="NSE",
-            )  # fmt: skip
-            await until(lambda: broker.held == {"7": "LTP"}, "the subscription")
-            await until(lambda: bench.key_states() == {}, "all is well")
-
-
-async def test_a_token_that_a_sync_changed_is_followed(toys: dict[str, Adapter]) -> None:
-    toys["toy"] = Toy()
-    async with ToyBroker() as broker:
-        await in_database(set_up, broker.url)
-        async with supervising() as bench:
-            bench.sub.subscribe(SBIN)
-            await until(lambda: broker.held == {"1": "LTP"}, "the subscription")
-            await Instrument.objects.filter(symbol="SBIN").aupdate(token="11")
-            await until(lambda: broker.held == {"11": "LTP"}, "the other token")
-            await broker.send({"token": 11, "ltp": 5.0}, {"token": 1, "ltp": 6.0})
-            await until(lambda: bench.sub.got, "the tick")
-            assert [got.tick.ltp for got in bench.sub.got] == [5.0]
-
-
 async def test_simulated_accounts_do_not_run_beside_real_ones(toys: dict[str, Adapter]) -> None:
     toys["toy"], toys["real"] = Toy(), Toy(slug="real")
     async with ToyBroker() as broker:
@@ -476,7 +448,7 @@ async def test_the_feed_goes_on_while_the_database_is_away(
 
             with monkeypatch.context() as away:
                 away.setattr(module, "load_accounts", fail)
-                away.setattr(module.catalog, "tokens_for", fail)
+                away.setattr(pickup.catalog, "tokens_for", fail)
                 bench.sub.subscribe(TCS)
                 await until(lambda: looks >= 3, "some looks at the database")
                 await broker.send({"token": 1, "ltp": 5.0})

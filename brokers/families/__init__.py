@@ -1,0 +1,1 @@
+"""Brokers that are alike: what they share, one module or package a family, with an `adapter` function. Pure."""
