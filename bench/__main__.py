@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from bench import adapter, decoders, scaling, suite
+from bench import adapter, decoders, lookup, scaling, suite
 from bench.processes import BenchError
 from bench.report import CONSOLE
 
@@ -21,6 +21,7 @@ COMMANDS = {
     "soak": suite.soak,
     "adapter": adapter.run,
     "decoders": decoders.run,
+    "lookup": lookup.run,
     "smoke": suite.smoke,
 }
 
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="measured time of each run (default 10)")
     parser.add_argument("--only", nargs="+", default=None, help="workloads by name (default: all)")
     parser.add_argument("--out", type=Path, default=Path("bench/results"), help="where figures and pictures go")
+    parser.add_argument("--postgres-url", default="", help="lookup: also an empty database at this postgres:// address")
     options = parser.parse_args()
     try:
         COMMANDS[options.command](options)

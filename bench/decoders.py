@@ -58,13 +58,12 @@ def run(options: argparse.Namespace) -> None:
 
 async def _capture(slug: str, feed: Feed, mode: Mode) -> Captured:
     from brokers import registry  # noqa: PLC0415 - needs Django
-    from brokers.contract import DecodeError, Reply, Update  # noqa: PLC0415
+    from brokers.contract import DecodeError, InstrumentRow, Reply, Update  # noqa: PLC0415
     from brokers.feed.connection import walk  # noqa: PLC0415
     from brokers.feed.transports import OPENERS  # noqa: PLC0415
-    from brokers.simulators import simulators  # noqa: PLC0415
+    from brokers.simulators import rows_of, simulators  # noqa: PLC0415
     from brokers.simulators.engine import DEMO_KEY, DEMO_TOKEN  # noqa: PLC0415
     from marketdata.ticks import Token  # noqa: PLC0415
-    from tests.adapters.feeding import rows_of  # noqa: PLC0415
 
     adapter = registry.load(slug)
     async with simulators()[slug](symbols=200, rate=5000, seed=1) as simulator, asyncio.timeout(PATIENCE_S):
@@ -73,7 +72,8 @@ async def _capture(slug: str, feed: Feed, mode: Mode) -> Captured:
         socket, session = await OPENERS[feed.transport](handshake, feed), adapter.session(feed)
         for first in handshake.first_frames:
             await socket.send(first)
-        rows = [row for row in rows_of(adapter, simulator) if not feed.segments or row.segment in feed.segments]
+        read = (row for row in rows_of(adapter, simulator) if isinstance(row, InstrumentRow))
+        rows = [row for row in read if mode in feed.modes_for(row.segment)]
         most = min(INSTRUMENTS, feed.limits.instruments_per_frame, feed.limits.at_most.get(mode, INSTRUMENTS))
         for frame in session.subscribe([Token(row.segment, row.token) for row in rows[:most]], mode):
             await socket.send(frame)

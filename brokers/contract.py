@@ -149,9 +149,10 @@ class Feed(msgspec.Struct, frozen=True, kw_only=True):
     One kind of socket a broker offers, for instance a market feed and a deeper-book feed beside it.
 
     `heartbeat_s` is how often the client must send `Session.heartbeat()` (None: never); `silence_s` without any
-    frame means the socket is dead; `ping_s` is how often a WebSocket ping is due (None: never). `segments` are those
-    it carries (empty: all of the Spec's). `beside` is for a socket that shows books without prices: the kind of the
-    socket on which an instrument must tick as well, in mode QUOTE or the highest that one has below the book's.
+    frame means the socket is dead; `ping_s` is how often a WebSocket ping is due (None: never). `segments` are those it
+    carries (empty: all of the Spec's), `mode_segments` those of a mode that exists only for some. `beside` is for a
+    socket that shows books without prices: the kind of the socket on which an instrument must tick as well, in mode
+    QUOTE or the highest that one has below the book's.
     """
 
     kind: str
@@ -163,7 +164,21 @@ class Feed(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_s: float | None = None
     ping_s: float | None = 10.0
     segments: frozenset[Segment] = frozenset()
+    mode_segments: Mapping[Mode, frozenset[Segment]] = msgspec.field(default_factory=dict)
     beside: str = ""
+
+    def modes_for(self, segment: Segment) -> tuple[Mode, ...]:
+        """
+        The modes in which an instrument of a segment can tick on this socket.
+
+        >>> feed = Feed(kind="m", endpoint="wss://x", modes=(Mode.LTP, Mode.DEPTH20), limits=Limits(), silence_s=10,
+        ...             mode_segments={Mode.DEPTH20: frozenset({Segment.NSE})})
+        >>> [len(feed.modes_for(segment)) for segment in (Segment.NSE, Segment.NFO)]
+        [2, 1]
+        """
+        if self.segments and segment not in self.segments:
+            return ()
+        return tuple(mode for mode in self.modes if segment in self.mode_segments.get(mode, (segment,)))
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True):

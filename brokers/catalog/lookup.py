@@ -276,7 +276,7 @@ def _modes(slug: str, segment: Segment) -> frozenset[Mode]:
         feeds = registry.load(slug).spec.feeds
     except registry.UnknownBroker:
         return frozenset()
-    return frozenset(mode for feed in feeds if not feed.segments or segment in feed.segments for mode in feed.modes)
+    return frozenset(mode for feed in feeds for mode in feed.modes_for(segment))
 
 
 def _is_simulated(slug: str) -> bool:

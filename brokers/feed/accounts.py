@@ -151,7 +151,7 @@ def _made(row: BrokerAccount, spec: Spec | None, credentials: dict[str, str], tr
                 feed.kind,
                 feed.modes,
                 effective_limits(feed.limits, row.broker, is_first=number == 0),
-                feed.segments,
+                feed.modes_for,
                 feed.beside,
             )
             for number, feed in enumerate(feeds)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -32,7 +32,7 @@ class Instrument(NamedTuple):
 
 class SocketKind(msgspec.Struct, frozen=True):
     """
-    One kind of socket of an account: the modes it serves, what it may carry, and the segments (empty: all).
+    One kind of socket of an account: the modes it serves, what it may carry, and for which segments (see `Feed`).
 
     `beside` names the kind of socket that carries the prices where this one shows only books: an instrument here has a
     second seat there.
@@ -41,8 +41,14 @@ class SocketKind(msgspec.Struct, frozen=True):
     kind: str
     modes: tuple[Mode, ...]
     limits: Limits
-    segments: frozenset[Segment] = frozenset()
+    modes_for: Callable[[Segment], tuple[Mode, ...]] | None = None
+    """The modes of a segment; None: all modes for all."""
     beside: str = ""
+
+    def served(self, mode: Mode, segment: Segment) -> Mode | None:
+        """The lowest mode that carries this one; None: there is none."""
+        modes = self.modes if self.modes_for is None else self.modes_for(segment)
+        return min((each for each in modes if each >= mode), default=None)
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,16 +266,21 @@ class Plan:
         return waiting
 
     def _free(self, instrument: Instrument, wish: _Wish) -> Iterator[Seat]:
-        for offer in self._by_feed.get(instrument.feed, ()):
-            token = wish.tokens.get(offer.broker)
-            socket = None if token is None else _socket_for(offer.sockets, wish.mode, token.segment)
-            if token is not None and socket is not None:
-                for seat in self._free_on(offer.account, socket, token, wish.mode):
-                    if not socket.beside or self._price_seat(seat) is not None:
-                        yield seat
+        """By priority; among equals first who serves no deeper book than is wanted: deep ones are scarce."""
+        able = [
+            (offer.priority, served, offer.account, socket, token)
+            for offer in self._by_feed.get(instrument.feed, ())
+            if (token := wish.tokens.get(offer.broker)) is not None
+            and (found := _socket_for(offer.sockets, wish.mode, token.segment)) is not None
+            for socket, served in (found,)
+        ]
+        able.sort(key=lambda each: each[:2])
+        for _, served, account, socket, token in able:
+            for seat in self._free_on(account, socket, token, served):
+                if not socket.beside or self._price_seat(seat) is not None:
+                    yield seat
 
-    def _free_on(self, account: int, socket: SocketKind, token: Token, wanted: Mode) -> Iterator[Seat]:
-        mode = _served(socket, wanted)
+    def _free_on(self, account: int, socket: SocketKind, token: Token, mode: Mode) -> Iterator[Seat]:
         held = self._found.get((account, socket.kind, token))
         if held is not None:
             at_least = max(mode, self._rooms[held].modes[token])
@@ -353,7 +364,7 @@ class Plan:
         """Gives a token the highest mode its guests want."""
         room = self._rooms[id_]
         guests = room.guests.get(token)
-        mode = _served(room.kind, max(guests.values())) if guests else None
+        mode = _mode_on(room.kind, max(guests.values()), token) if guests else None
         before = room.modes.get(token)
         if mode != before:
             self._freed = self._freed or mode is None or (before is not None and mode < before)
@@ -363,10 +374,10 @@ class Plan:
     def _change_mode(self, instrument: Instrument, wish: _Wish, seat: Seat) -> None:
         """The mode an instrument has is changed where it sits, if that is possible; else it moves."""
         room = self._rooms[seat.connection]
-        socket = _socket_for(self._offers[seat.connection.account].sockets, wish.mode, seat.token.segment)
+        found = _socket_for(self._offers[seat.connection.account].sockets, wish.mode, seat.token.segment)
         others = [mode for guest, mode in room.guests[seat.token].items() if guest != instrument]
-        if socket is not None and socket.kind == seat.connection.kind:
-            mode = max(_served(room.kind, each) for each in (*others, wish.mode))
+        if found is not None and found[0].kind == seat.connection.kind:
+            mode = max(_mode_on(room.kind, each, seat.token) for each in (*others, wish.mode))
             if room.fits(seat.token, mode):
                 self._short.pop(instrument, None)
                 room.guests[seat.token][instrument] = wish.mode
@@ -472,18 +483,15 @@ class Plan:
         return wish.tokens.get(self._offers[seat.connection.account].broker)
 
 
-def _socket_for(sockets: Sequence[SocketKind], mode: Mode, segment: Segment) -> SocketKind | None:
-    """The kind of socket that serves the mode itself, else the one with the next higher mode, which carries it too."""
-    able = [
-        socket
-        for socket in sockets
-        if max(socket.modes) >= mode and (not socket.segments or segment in socket.segments)
-    ]
-    return min(able, key=lambda socket: _served(socket, mode), default=None)
+def _socket_for(sockets: Sequence[SocketKind], mode: Mode, segment: Segment) -> tuple[SocketKind, Mode] | None:
+    """The kind of socket that serves the mode itself, else the one with the next higher mode; and that mode."""
+    able = [(socket, served) for socket in sockets if (served := socket.served(mode, segment)) is not None]
+    return min(able, key=lambda each: each[1], default=None)
 
 
-def _served(socket: SocketKind, mode: Mode) -> Mode:
-    return min(served for served in socket.modes if served >= mode)
+def _mode_on(socket: SocketKind, mode: Mode, token: Token) -> Mode:
+    """What an instrument that is wanted in a mode has on a socket; where limits were narrowed, the deepest there is."""
+    return socket.served(mode, token.segment) or max(socket.modes)
 
 
 def _price_mode(socket: SocketKind) -> Mode:

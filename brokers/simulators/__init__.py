@@ -12,6 +12,9 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from brokers.contract import Adapter, BadRow, InstrumentRow
     from brokers.simulators.engine import Simulator
 
 
@@ -25,3 +28,9 @@ def simulators() -> dict[str, type[Simulator]]:
     modules = (importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__))
     classes = (getattr(module, "SIMULATOR", None) for module in modules)
     return {found.slug: found for found in classes if found is not None}
+
+
+def rows_of(adapter: Adapter, simulator: Simulator) -> Iterator[InstrumentRow | BadRow]:
+    """What a simulated broker quotes, from its own instrument files, as the broker's adapter reads them."""
+    for master in adapter.spec.masters:
+        yield from adapter.parse_instruments(simulator.master(master.segment).encode(), master.segment)

@@ -10,13 +10,13 @@ from typing import Any
 from asgiref.sync import sync_to_async
 
 from brokers import registry
-from brokers.contract import Adapter, InstrumentRow
+from brokers.contract import Adapter, Feed, InstrumentRow
 from brokers.feed.supervisor import Supervisor
 from brokers.instruments.store import replace_instruments
 from brokers.models import Broker, BrokerAccount
-from brokers.simulators import simulators
+from brokers.simulators import rows_of, simulators
 from brokers.simulators.engine import DEMO_KEY, DEMO_TOKEN, Simulator
-from marketdata.ticks import FeedState, Key, Mode, Segment
+from marketdata.ticks import FeedState, Key, Mode
 from marketdata.topics import status_key
 from tests.brokers.feed.bench import Subscriber, subscriber, until
 
@@ -29,9 +29,9 @@ class Bench:
     ) -> None:
         self.simulator, self.account, self.rows, self.sub = simulator, account, rows, sub
 
-    def keys(self, count: int, mode: Mode = Mode.LTP, segments: frozenset[Segment] = frozenset()) -> list[Key]:
-        """Instruments the broker lists, of these segments (empty: any)."""
-        rows = [row for row in self.rows if not segments or row.segment in segments]
+    def keys(self, count: int, mode: Mode = Mode.LTP, feed: Feed | None = None) -> list[Key]:
+        """Instruments the broker lists, of those that can tick in the mode on this kind of socket."""
+        rows = [row for row in self.rows if feed is None or mode in feed.modes_for(row.segment)]
         return [Key(row.symbol, row.exchange, mode) for row in rows[:count]]
 
     @property
@@ -54,22 +54,12 @@ class Bench:
         await self.account.asave()
 
 
-def rows_of(adapter: Adapter, simulator: Simulator) -> list[InstrumentRow]:
-    """The simulated master through the adapter's eyes."""
-    return [
-        row
-        for master in adapter.spec.masters
-        for row in adapter.parse_instruments(simulator.master(master.segment).encode(), master.segment)
-        if isinstance(row, InstrumentRow)
-    ]
-
-
 @asynccontextmanager
 async def feeding(slug: str, fields: dict[str, Any] | None = None, **simulated: Any) -> AsyncIterator[Bench]:
     """Everything running; `fields` are the broker's row in the admin, `simulated` the simulator's arguments."""
     adapter = registry.load(slug)
     async with simulators()[slug](**{"rate": 500, "symbols": 60, "seed": 1} | simulated) as simulator:
-        rows = rows_of(adapter, simulator)
+        rows = [row for row in rows_of(adapter, simulator) if isinstance(row, InstrumentRow)]
         account = await sync_to_async(_fill)(adapter, simulator, rows, fields or {})
         supervisor = Supervisor("127.0.0.1", 0)
         task = asyncio.create_task(supervisor.run())

@@ -32,7 +32,7 @@ async def test_every_mode_of_every_socket_ticks(slug: str) -> None:
     async with feeding(slug) as bench:
         for feed in registry.load(slug).spec.feeds:
             for mode in feed.modes:
-                [key] = bench.keys(1, mode, feed.segments)
+                [key] = bench.keys(1, mode, feed)
                 bench.sub.subscribe(key)
                 await until(lambda key=key: len(bench.sub.of(key)) > 2, f"ticks of {key} on {feed.kind}")
                 tick = bench.sub.of(key)[-1].tick

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
+import psycopg
 import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
@@ -14,10 +17,12 @@ from brokers import catalog
 from brokers.catalog import lookup
 from brokers.catalog.directory import read_directory
 from brokers.catalog.query import readings
+from brokers.instruments.check import check
 from brokers.instruments.store import replace_instruments
 from brokers.models import Broker, BrokerAccount, Instrument
 from marketdata.ticks import Mode, Segment, Token
 from tests.brokers.instruments_of import OTHERS, TODAY, load, row, rows, sample
+from tests.conftest import run_manage
 
 SBIN = ("SBIN", "NSE")
 
@@ -469,3 +474,58 @@ def test_a_row_beside_the_grammar_is_found_by_its_name(db: None) -> None:
     load("upstox", [odd, *rows(["TCS@NSE"])])
     assert symbols("niftymarch") == ["NIFTYMARCHFUTURE@NFO"]
     assert catalog.search("niftymarch", today=dt.date(2026, 4, 1)) == []
+
+
+# ----------------------------------------------------------------------------------------------------------- PostgreSQL
+
+ANSWERS = """
+import json
+from django.db import connection
+from brokers import catalog
+from brokers.instruments.check import check
+from brokers.models import BrokerAccount, Instrument
+from tests.brokers.instruments_of import OTHERS, load, rows, sample
+from tests.brokers.test_catalog import answers
+BrokerAccount.objects.all().delete()
+load("zerodha", sample())
+load("upstox", rows(OTHERS))
+print(json.dumps([connection.vendor, answers()]))
+BrokerAccount.objects.all().delete()
+Instrument.objects.all().delete()
+"""
+
+
+def answers() -> dict[str, Any]:
+    """What every part of the catalogue says of the market there is, as JSON has it."""
+    queries = ("nifty", "nifty 24850 ce", "crude", "state bank", "mcx gold", "reliance fut", "nifty pe 10mar", "n", "b")
+    unknown = (("RELAINCE", "NSE"), ("NIFTY", "NSE"), ("NIFTY12MAR2624850CE", "NFO"), ("NITFY31MAR2624850PE", "NFO"))
+    names = [("SBIN", "NSE"), ("NIFTY31MAR2624850CE", "NFO"), ("NOSUCH", "NSE")]
+    contracts = read_directory().contracts
+    answer = {
+        "find": {symbol: sorted(each.broker for each in found) for (symbol, _), found in catalog.find(names).items()},
+        "served": sorted(catalog.served_exchanges()),
+        "series": sorted([*key, [str(series.expiry) for series in its]] for key, its in contracts.items()),
+        "searches": [catalog.search(query, today=TODAY) for query in queries],
+        "chain": catalog.option_chain("NIFTY", around=24850, count=3, today=TODAY),
+        "suggestions": [catalog.suggest(*name, today=TODAY) for name in unknown],
+        "check": check([], 100),
+    }
+    plain: dict[str, Any] = json.loads(msgspec.json.encode(answer))
+    return plain
+
+
+@pytest.mark.parametrize("locale", ["its own", "en-US"])
+def test_postgresql_answers_as_sqlite_does_also_where_it_sorts_as_dictionaries_do(
+    market: None, postgres_url: str, locale: str
+) -> None:
+    url = postgres_url
+    if locale != "its own":
+        url = f"{postgres_url.rpartition('/')[0]}/dictionary"
+        with psycopg.connect(postgres_url, autocommit=True) as server:
+            server.execute(
+                f"CREATE DATABASE dictionary TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE '{locale}' LOCALE 'C'"
+            )
+    assert run_manage("migrate", "-v0", DATABASE_URL=url).returncode == 0
+    done = run_manage("shell", "-v0", "-c", ANSWERS, DATABASE_URL=url)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["postgresql", answers()]

@@ -36,7 +36,7 @@ def test_what_somebody_lists_becomes_a_key(market: None) -> None:
     [
         ("RELAINCE", "NSE", "on this exchange. Did you mean RELIANCE or RELIANCE on BSE?"),
         ("IDEA", "NSE", "on this exchange. Did you mean IDEA-BE?"),
-        ("NIFTY", "NSE", "Did you mean NIFTY on NSE_INDEX or INFY or NIFTYBEES?"),
+        ("NIFTY", "NSE", "Did you mean NIFTY on NSE_INDEX or NIFTYBEES or INFY?"),
         ("NIFTY25MAR2624850CE", "NFO", "Did you mean NIFTY31MAR2624850CE or NIFTY10MAR2624850CE"),
         (
             "NIFTY31FEB2624850CE",

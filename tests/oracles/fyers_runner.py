@@ -1,9 +1,9 @@
 """
-Runs in the oracle's environment: fyers_apiv3's own parsers, frames and clients. A line is a JSON object, so is the answer.
+Runs in the oracle's environment: fyers_apiv3's own parsers, frames and clients, one JSON object a line and an answer.
 
-`{"market": [frames in hex]}` is one data socket's life; `{"depth": [frames]}` one tick-by-tick socket's; `{"schema": 1}`
-and `{"frames": …}` are the message descriptors and the frames the client would send; `{"live": …}` is a session of the
-unmodified client with a server at `url`.
+`{"market": [frames in hex]}` is the life of one data socket, `{"depth": [frames]}` that of a tick-by-tick socket;
+`{"schema": 1}` and `{"frames": …}` are the message descriptors and the frames the client would send; `{"live": …}` is a
+session of the unmodified client with a server at `url`.
 """
 
 import json
@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import threading
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
@@ -110,6 +111,11 @@ def schema(_):
     }
 
 
+def indices(_):
+    """The names of indices that are built into the client."""
+    return json.loads(Path(data_ws.__file__).with_name("map.json").read_text())["index_dict"]
+
+
 def frames(order):
     """Those of the data socket."""
     client = data_socket()
@@ -201,7 +207,7 @@ def live_depth(order):
     return {"messages": heard.messages, "errors": heard.errors}
 
 
-ANSWERS = {"market": market, "depth": depth, "schema": schema, "frames": frames, "live": live}
+ANSWERS = {"market": market, "depth": depth, "schema": schema, "frames": frames, "indices": indices, "live": live}
 
 for line in sys.stdin:
     try:

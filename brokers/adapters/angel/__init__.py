@@ -27,7 +27,7 @@ from brokers.contract import (
     Steps,
     socket_url,
 )
-from marketdata.ticks import Mode
+from marketdata.ticks import Mode, Segment
 
 HEADERS: Mapping[str, str] = {
     "jwt_token": "Authorization",
@@ -47,6 +47,7 @@ SPEC = Spec(
             kind="market",
             endpoint="wss://smartapisocket.angelone.in/smart-stream",
             modes=(Mode.LTP, Mode.QUOTE, Mode.DEPTH, Mode.DEPTH20),
+            mode_segments={Mode.DEPTH20: frozenset({Segment.NSE})},
             # Documented: 1000 subscriptions a session, each instrument once a mode, and 3 sessions a client code; 50
             # instruments with 20 levels, which count twice because their prices are a mode of their own. Of frames no
             # limit is documented: these are ours.

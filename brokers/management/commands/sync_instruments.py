@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
+import os
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,9 @@ from brokers.models import InstrumentMaster
 
 SHOWN = 3
 """So many names or bad rows are named in a sentence."""
+NICENESS = 10
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Command(BaseCommand):
@@ -44,11 +50,18 @@ class Command(BaseCommand):
         parser.add_argument(
             "--force", action="store_true", help="import also what is unchanged, or much smaller than the last one"
         )
+        parser.add_argument(
+            "--background",
+            action="store_true",
+            help="at a lower priority, and no longer than what started it",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Prints a sentence for each broker; exit code 1 if one failed. Raises CommandError with one sentence."""
         # The check is registered on the clients' side, which must not be imported from here: its tag is enough.
         self.check(tags=["migrations"], include_deployment_checks=True)
+        if options["background"]:
+            step_back()
         choice = sync.Choice(
             file=options["file"], url=options["url"], segment=options["segment"], force=options["force"]
         )
@@ -91,6 +104,14 @@ class Command(BaseCommand):
     def _fail(self, slug: str, problem: str) -> None:
         self._failed = True
         self.stderr.write(f"{slug}: {problem}")
+
+
+def step_back() -> None:
+    """The feed, which started this, goes first; and when it dies, the kernel ends this, too, where it can."""
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _check_choice(choice: sync.Choice, slugs: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 from brokers import registry
 from brokers.instruments.store import replace_instruments
 from brokers.models import Broker, BrokerAccount
-from brokers.simulators import simulators
+from brokers.simulators import rows_of, simulators
 from brokers.simulators.engine import DEMO_KEY, DEMO_TOKEN
 from marketdata import auth
 from marketdata.models import ApiKey
@@ -64,12 +64,7 @@ def _fill(slug: str, port: int, symbols: int) -> None:
     adapter = registry.load(slug)
     broker, _ = Broker.objects.get_or_create(slug=slug, defaults={"name": adapter.spec.name})
     simulator = simulators()[slug](symbols=symbols)
-    rows = (
-        row
-        for master in adapter.spec.masters
-        for row in adapter.parse_instruments(simulator.master(master.segment).encode(), master.segment)
-    )
-    replace_instruments(broker, rows, simulated=True)
+    replace_instruments(broker, rows_of(adapter, simulator), simulated=True)
     BrokerAccount.objects.update_or_create(
         broker=broker,
         name=NAME,

@@ -256,8 +256,8 @@ def test_a_refused_login_ends_the_connection_for_good() -> None:
         ("0006 04 01 01 0001 4b", NoticeKind.CONFIRMED, None),
         ("0006 04 01 01 0001 4e", NoticeKind.ERROR, ErrorKind.PROTOCOL),
         ("0006 0c 01 01 0001 4e", NoticeKind.ERROR, ErrorKind.PROTOCOL),
-        ("0013 33 02 01 0004 0000c739 02 0006 746f6f206d79", NoticeKind.ERROR, ErrorKind.LIMIT),
-        ("0013 33 02 01 0004 00000001 02 0006 68656c6c6f21", NoticeKind.MESSAGE, None),
+        ("0012 33 02 01 0004 0000c739 02 0006 746f6f206d79", NoticeKind.ERROR, ErrorKind.LIMIT),
+        ("0012 33 02 01 0004 00000001 02 0006 68656c6c6f21", NoticeKind.MESSAGE, None),
         ("00010b", NoticeKind.HEARTBEAT, None),
     ],
 )

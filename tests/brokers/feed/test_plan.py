@@ -17,12 +17,12 @@ MODES = [*BASIC, Mode.DEPTH20, Mode.DEPTH200]
 
 def socket(per_connection: int = 2, connections: int = 2, kind: str = "market", **limits: object) -> SocketKind:
     modes, beside = limits.pop("modes", BASIC), limits.pop("beside", "")
-    segments = limits.pop("segments", frozenset())
+    segments = limits.pop("segments", None)
     return SocketKind(
         kind,
         modes,  # type: ignore[arg-type]
         Limits(instruments_per_connection=per_connection, connections_per_account=connections, **limits),  # type: ignore[arg-type]
-        segments,  # type: ignore[arg-type]
+        None if segments is None else lambda segment: modes if segment in segments else (),  # type: ignore
         beside,  # type: ignore[arg-type]
     )
 
@@ -221,6 +221,12 @@ def test_a_deeper_book_is_only_for_the_segments_that_have_it() -> None:
     books = socket(2, 1, "depth20", modes=(Mode.DEPTH20,), segments=frozenset({Segment.NFO}))
     plan = planned(1, offer(1, "dhan", "", 1, socket(), books), mode=Mode.DEPTH20)
     assert plan.short() == {named(0): Reason.MODE_NOT_SERVED}
+
+
+def test_a_book_goes_to_whom_serves_just_that_much() -> None:
+    deepest, deep = socket(5, 1, modes=(*BASIC, Mode.DEPTH200)), socket(1, 1, modes=(*BASIC, Mode.DEPTH20))
+    plan = planned(2, offer(1, "dhan", "", 1, deepest), offer(2, "angel", "", 1, deep), mode=Mode.DEPTH20)
+    assert seats(plan) == {"S0": (2, 0), "S1": (1, 0)}
 
 
 def test_so_many_of_a_mode_and_others_beside_them() -> None:

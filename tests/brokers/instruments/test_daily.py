@@ -128,9 +128,9 @@ def child_does(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 
 WORDS = """
-import os, sys
+import sys
 slug = sys.argv[1]
-open(f"{slug}.ran", "a").write(f"{os.nice(0)} ")
+open(f"{slug}.ran", "a").write("once ")
 print(f"{slug}: 9 instruments.") if slug == "toy" else sys.exit(f"{slug}: No.")
 """
 
@@ -152,11 +152,8 @@ async def test_a_child_does_it_once_and_its_words_are_logged(
     adapters["toy"], adapters["other"] = lister(), lister("other")
     for slug in adapters:
         await sync_to_async(add_account)(slug)
-    said = "import os, sys; open(sys.argv[1] + '.ran', 'a').write(f'{os.nice(0)} '); slug = sys.argv[1];"
     monkeypatch.chdir(tmp_path)
-    child_does(
-        monkeypatch, f"{said} print(f'{{slug}}: 9 instruments.') if slug == 'toy' else sys.exit(f'{{slug}}: No.')"
-    )
+    child_does(monkeypatch, WORDS)
     async with keeping_current() as logs:
         await until(lambda: len(logs) == 2, "both")
         await asyncio.sleep(0.3)  # several looks: neither is tried again
@@ -164,7 +161,7 @@ async def test_a_child_does_it_once_and_its_words_are_logged(
         ("instruments_not_synced", "other", "No."),
         ("instruments_synced", "toy", "9 instruments."),
     ]
-    assert (tmp_path / "toy.ran").read_text() == f"{os.nice(0) + daily.NICENESS} "
+    assert (tmp_path / "toy.ran").read_text() == "once "
 
 
 @in_database
@@ -173,7 +170,7 @@ async def test_a_child_that_hangs_is_ended_in_time_and_with_the_feed(
 ) -> None:
     adapters["toy"] = lister()
     await sync_to_async(add_account)("toy")
-    child_does(monkeypatch, "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)")
+    child_does(monkeypatch, "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(30)")
     monkeypatch.setattr(daily, "STOP_S", 0.2)
     began_s = time.monotonic()
     async with keeping_current():
@@ -185,6 +182,29 @@ async def test_a_child_that_hangs_is_ended_in_time_and_with_the_feed(
     async with keeping_current() as logs:
         await until(lambda: logs, "the child is given up")
     assert logs[0]["reason"] == "It was not done within 0.2 s."
+
+
+def test_what_the_feed_started_has_a_lower_priority_and_dies_with_it(tmp_path: Path, files: Files) -> None:
+    environment = {"STREAM_DATA_DIR": str(tmp_path), "STREAM_ENV_FILE": str(tmp_path / ".env"), "DATABASE_URL": ""}
+    assert run_manage("migrate", "-v", "0", **environment).returncode == 0
+    files.put("/m.csv", Answer(headers={"Content-Length": "99999"}, write=lambda _: time.sleep(20)))
+    arguments = ["sync_instruments", "zerodha", "--url", f"{files.url}/m.csv", "--background"]
+    code = (
+        f"import subprocess, sys; print(subprocess.Popen([sys.executable, 'manage.py', *{arguments}]).pid, flush=True)"
+    )
+    feed = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; import time; time.sleep(60)"],
+        cwd=PROJECT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert feed.stdout is not None
+    child = psutil.Process(int(feed.stdout.readline()))
+    try:
+        wait_until(lambda: bool(files.asked), "the request", timeout_s=20)
+        assert child.nice() == psutil.Process().nice() + 10
+    finally:
+        feed.kill()
+        feed.communicate()
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the end of the child")
 
 
 def test_the_adapters_process_syncs_by_itself_and_goes_on(tmp_path: Path, files: Files) -> None:

@@ -1,0 +1,685 @@
+"""
+When India's exchanges trade, and whether the silence of a feed says anything about the feed. Pure.
+
+The facts (hours, holidays, special sessions) are passed in as `Facts`; `calendar_store` reads the bundled ones. Instants
+are Unix milliseconds UTC, dates and times of day are Indian: UTC+05:30 at every season, computed without the machine's
+zone. Sessions and phases begin at their first millisecond and end before `end_ms` or `until_ms`.
+
+How sure an answer is. A year with a final list is certain. A year that is not bundled, one that is marked provisional
+and a day that is marked tentative are not: such a day keeps the sessions it would have as an ordinary day, says so
+(`is_provisional`), and silence on it is judged only after a price came in the same session, because then the market is
+open whatever the list says.
+
+What comes on top of the facts (`Overrides`), strongest first:
+
+1. A day as the admin set it: closed, or with these sessions. It is final for that segment and date; the newest counts,
+   and brokers' words on that day are not listened to.
+2. A broker's word ("NSE is closed now"). It speaks of the phase in which it was said and ends with it: a "closed" that
+   was said before the opening cannot hold the market shut after it. Within the phase the newest word wins. One broker
+   is enough to close or halt a market and to open one outside its hours on a trading day; where the calendar has a
+   reason to be closed (a holiday, a weekend), two brokers must say "open", each with its latest word. "Open" said of an
+   auction changes nothing: many brokers call the whole day that. Silence in hours that only words opened is not judged.
+3. The facts.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from marketdata.ticks import Segment
+
+MINUTE_MS = 60_000
+DAY_MS = 86_400_000
+INDIA_MS = 19_800_000
+"""How far Indian time is ahead of UTC: five and a half hours."""
+
+_EPOCH = date(1970, 1, 1).toordinal()
+
+AHEAD_DAYS = 31
+"""How many days the next opening is looked for; no closure of an exchange came near it."""
+
+OPEN_MARGIN_MS = 60_000
+"""So long after an opening, or a change of session, silence is not counted: the first prices may be late."""
+
+CLOSE_MARGIN_MS = 15_000
+"""So long before an end silence is not judged: the exchange's clock and ours differ."""
+
+TELLING_MS: Mapping[Segment, int] = {
+    Segment.NSE: 30_000,
+    Segment.BSE: 60_000,
+    Segment.NFO: 30_000,
+    Segment.BFO: 60_000,
+    Segment.MCX: 60_000,
+    Segment.NSE_INDEX: 30_000,
+    Segment.BSE_INDEX: 30_000,
+    Segment.CRYPTO: 60_000,
+}
+"""
+How long a whole feed of the segment must be silent in open trading before that is news.
+
+Segments that are not here trade too thinly (currency, agricultural goods, NSE's commodities, MCX's indices) or at hours
+that are not known (global indices, indices of an exchange that is not named): their silence never says anything.
+"""
+
+
+# ----------------------------------------------------------------------------------------------------------- vocabulary
+
+
+class Kind(enum.StrEnum):
+    """What a market is doing. A session is of any kind but CLOSED and UNKNOWN."""
+
+    CLOSED = "closed"
+    UNKNOWN = "unknown"
+    PRE_OPEN = "pre_open"
+    CONTINUOUS = "continuous"
+    CLOSING_AUCTION = "closing_auction"
+    POST_CLOSE = "post_close"
+    EVENING = "evening"
+    MUHURAT = "muhurat"
+    SPECIAL = "special"
+
+
+OPEN: frozenset[Kind] = frozenset({Kind.CONTINUOUS, Kind.EVENING, Kind.MUHURAT, Kind.SPECIAL})
+"""Trading in which prices come one after the other."""
+
+JUDGED: frozenset[Kind] = OPEN - {Kind.MUHURAT}
+"""Where silence may say something; Muhurat is a ceremony of an hour that nobody need attend."""
+
+
+class Family(enum.StrEnum):
+    """Segments that share their holidays; AGRI is NCDEX, which has no evening where MCX has only that."""
+
+    EQUITY = "equity"
+    CURRENCY = "currency"
+    COMMODITY = "commodity"
+    AGRI = "agri"
+
+
+FAMILY: Mapping[Segment, Family] = {
+    Segment.NSE: Family.EQUITY,
+    Segment.BSE: Family.EQUITY,
+    Segment.NFO: Family.EQUITY,
+    Segment.BFO: Family.EQUITY,
+    Segment.NSE_INDEX: Family.EQUITY,
+    Segment.BSE_INDEX: Family.EQUITY,
+    Segment.INDEX: Family.EQUITY,
+    Segment.CDS: Family.CURRENCY,
+    Segment.BCD: Family.CURRENCY,
+    Segment.MCX: Family.COMMODITY,
+    Segment.NCO: Family.COMMODITY,
+    Segment.MCX_INDEX: Family.COMMODITY,
+    Segment.NCDEX: Family.AGRI,
+}
+"""CRYPTO is open at every hour, GLOBAL_INDEX keeps hours of its own: neither has holidays here."""
+
+
+class Part(enum.StrEnum):
+    """What a holiday takes of the day: all of it, its evening session, or what comes before that."""
+
+    DAY = "day"
+    MORNING = "morning"
+    EVENING = "evening"
+
+
+# ---------------------------------------------------------------------------------------------------------------- facts
+
+Clock = Annotated[str, msgspec.Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+"""A time of day in India: "09:15"."""
+
+
+class Span(msgspec.Struct, frozen=True, array_like=True):
+    """
+    A session of some day: its kind, its start and its end, which is not part of it.
+
+    `winter_end` is the end while New York keeps winter time, where that differs.
+    """
+
+    kind: Kind
+    start: Clock
+    end: Clock
+    winter_end: Clock | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind in (Kind.CLOSED, Kind.UNKNOWN):
+            raise ValueError(f"A session cannot be of the kind {self.kind}.")
+        if not self.start < min(self.end, self.winter_end or self.end):
+            raise ValueError(f"A session from {self.start} to {self.end} is none.")
+
+
+class Hours(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The ordinary day of some segments, from a date on until a later entry takes over."""
+
+    segments: tuple[Segment, ...]
+    since: date
+    spans: tuple[Span, ...]
+
+    def __post_init__(self) -> None:
+        check_order(self.spans)
+
+
+class Fixed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A holiday that falls on the same date every year; used for years without a list."""
+
+    month: int
+    day: int
+    name: str
+    closes: dict[Family, Part]
+
+
+class Holiday(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A day on which families are shut, or a part of their day. A tentative one may be a holiday, and shuts nothing."""
+
+    date: date
+    name: str
+    closes: dict[Family, Part]
+    tentative: bool = False
+
+
+class Special(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The sessions of some segments on one day, in place of the ordinary ones: a Budget Sunday, a Muhurat hour."""
+
+    date: date
+    name: str
+    segments: tuple[Segment, ...]
+    spans: tuple[Span, ...]
+    tentative: bool = False
+
+    def __post_init__(self) -> None:
+        check_order(self.spans)
+
+
+class Year(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the exchanges announced for a year; provisional before they did."""
+
+    year: int
+    provisional: bool
+    sources: tuple[str, ...]
+    holidays: tuple[Holiday, ...]
+    specials: tuple[Special, ...] = ()
+
+    def __post_init__(self) -> None:
+        for entry in (*self.holidays, *self.specials):
+            if entry.date.year != self.year:
+                raise ValueError(f"{entry.name} on {entry.date} is not of {self.year}.")
+
+
+class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What holds in every year."""
+
+    sources: tuple[str, ...]
+    hours: tuple[Hours, ...]
+    fixed: tuple[Fixed, ...]
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """All a `Calendar` knows."""
+
+    rules: Rules
+    years: tuple[Year, ...]
+
+
+def check_order(spans: Sequence[Span]) -> None:
+    """
+    Raises ValueError: a session begins before the one ahead of it ended.
+
+    >>> check_order([Span(Kind.PRE_OPEN, "09:00", "09:15"), Span(Kind.CONTINUOUS, "09:15", "15:30")])
+    """
+    for earlier, later in zip(spans, spans[1:], strict=False):
+        if max(earlier.end, earlier.winter_end or earlier.end) > later.start:
+            raise ValueError(f"The session at {later.start} begins before that of {earlier.start} ended.")
+
+
+# -------------------------------------------------------------------------------------------------------------- answers
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A stretch of one kind on one day."""
+
+    kind: Kind
+    start_ms: int
+    end_ms: int
+
+
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a market is doing at an instant, with a sentence for people.
+
+    `since_ms` is when it began (a closed phase: at the earliest at midnight), `until_ms` when the next one begins; None
+    where that is not known. `is_provisional`: it rests on a list that is not final, or on a broker's word.
+    """
+
+    segment: Segment
+    kind: Kind
+    since_ms: int
+    until_ms: int | None
+    sentence: str
+    is_provisional: bool = False
+
+
+# ------------------------------------------------------------------------------------------------------------ overrides
+
+
+class DayOverride(msgspec.Struct, frozen=True, kw_only=True):
+    """A day as somebody with authority set it; without spans it is closed. `set_ms` says which of two is newer."""
+
+    segment: Segment
+    date: date
+    spans: tuple[Span, ...] = ()
+    reason: str = ""
+    set_ms: int = 0
+
+    def __post_init__(self) -> None:
+        check_order(self.spans)
+
+
+class Word(msgspec.Struct, frozen=True, kw_only=True):
+    """What a broker says a segment is doing, as of `said_ms`; `source` is the broker's slug."""
+
+    segment: Segment
+    source: str
+    kind: Kind
+    said_ms: int
+
+
+class Overrides(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known beyond the facts, in any order; see the module's text for what wins."""
+
+    days: tuple[DayOverride, ...] = ()
+    words: tuple[Word, ...] = ()
+
+
+NOTHING = Overrides()
+
+
+# ----------------------------------------------------------------------------------------------------------------- time
+
+
+def india_ms(day: date, clock: str = "00:00") -> int:
+    """
+    The instant of a time of day in India.
+
+    >>> india_ms(date(2026, 11, 25), "09:15")
+    1795578300000
+    """
+    minutes = int(clock[:2]) * 60 + int(clock[3:])
+    return (day.toordinal() - _EPOCH) * DAY_MS + minutes * MINUTE_MS - INDIA_MS
+
+
+def india_date(now_ms: int) -> date:
+    """
+    The date in India at an instant.
+
+    Raises ValueError or OverflowError: an instant outside the years 1 to 9999.
+
+    >>> india_date(1795578300000)
+    datetime.date(2026, 11, 25)
+    """
+    return date.fromordinal((now_ms + INDIA_MS) // DAY_MS + _EPOCH)
+
+
+def india_clock(now_ms: int) -> str:
+    """
+    The time of day in India at an instant.
+
+    >>> india_clock(1795578300000)
+    '09:15'
+    """
+    minutes = (now_ms + INDIA_MS) % DAY_MS // MINUTE_MS
+    return f"{minutes // 60:02}:{minutes % 60:02}"
+
+
+def is_us_summer(day: date) -> bool:
+    """
+    Whether New York keeps summer time in the Indian evening of a day.
+
+    It does from the second Sunday of March to the first Sunday of November (Energy Policy Act of 2005); MCX ends at
+    23:30 then, at 23:55 else.
+
+    >>> [is_us_summer(date(2026, month, number)) for month, number in ((3, 6), (3, 9), (10, 30), (11, 2))]
+    [False, True, True, False]
+    """
+    return _sunday(day.year, 3, 2) <= day < _sunday(day.year, 11, 1)
+
+
+def _sunday(year: int, month: int, number: int) -> date:
+    """The first, second … Sunday of a month."""
+    first = date(year, month, 1)
+    return first.replace(day=1 + (6 - first.weekday()) % 7 + 7 * (number - 1))
+
+
+# ------------------------------------------------------------------------------------------------------------- calendar
+
+
+class _Day(NamedTuple):
+    """A segment's day: its sessions, why they are not the ordinary ones, and how sure that is."""
+
+    sessions: tuple[Session, ...]
+    special: str = ""
+    """What the special sessions are for."""
+    holiday: str = ""
+    """The holiday or weekend that shuts it, wholly or in part."""
+    doubt: str = ""
+    """A sentence on what is not certain."""
+    is_set: bool = False
+    """The admin's: nothing else is listened to."""
+
+    def shut_by(self, now_ms: int) -> str:
+        """What shuts it at an instant outside its sessions: "" on an ordinary day, and beside the shut part of one."""
+        before = all(now_ms < session.start_ms for session in self.sessions)
+        after = all(session.end_ms <= now_ms for session in self.sessions)
+        in_evening = any(session.kind is Kind.EVENING for session in self.sessions)
+        shut_now = before if in_evening else after
+        return self.holiday if not self.sessions or self.special or shut_now else ""
+
+
+class Calendar:
+    """Answers of one set of facts; it has no state but them."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._fixed = facts.rules.fixed
+        hours = sorted(facts.rules.hours, key=lambda entry: entry.since)
+        self._hours = {segment: [entry for entry in hours if segment in entry.segments] for segment in Segment}
+        self._years = {year.year: year for year in facts.years}
+        self._holidays = {
+            (family, holiday.date): holiday
+            for year in facts.years
+            for holiday in year.holidays
+            for family in holiday.closes
+        }
+        self._specials = {
+            (segment, special.date): special
+            for year in facts.years
+            for special in year.specials
+            for segment in special.segments
+        }
+
+    def sessions(self, segment: Segment, day: date, overrides: Overrides = NOTHING) -> tuple[Session, ...]:
+        """The sessions of a day in India, in order; brokers' words, which are of the moment, change none."""
+        return self._day(segment, day, overrides).sessions
+
+    def is_trading_day(self, segment: Segment, day: date, overrides: Overrides = NOTHING) -> bool:
+        """Whether there is any open trading on a day, be it only an evening or a Muhurat hour."""
+        return any(session.kind in OPEN for session in self.sessions(segment, day, overrides))
+
+    def is_provisional(self, segment: Segment, day: date, overrides: Overrides = NOTHING) -> bool:
+        """Whether the exchanges' list may still make another day of it."""
+        return bool(self._day(segment, day, overrides).doubt)
+
+    def phase(self, segment: Segment, now_ms: int, overrides: Overrides = NOTHING) -> Phase:
+        """What the market is doing at an instant."""
+        return self._phases(segment, now_ms, overrides)[1]
+
+    def next_open_ms(self, segment: Segment, now_ms: int, overrides: Overrides = NOTHING) -> int | None:
+        """
+        From when there is open trading: now itself while there is, else the start of the next; None if none is known.
+        """
+        if self.phase(segment, now_ms, overrides).kind in OPEN:
+            return now_ms
+        return self._next_start(segment, now_ms, overrides, OPEN.__contains__)
+
+    def expected_quiet(self, segment: Segment, now_ms: int, overrides: Overrides = NOTHING) -> bool:
+        """Whether no price is nothing to wonder at: outside open trading, and always where trading is thin."""
+        return segment not in TELLING_MS or self.phase(segment, now_ms, overrides).kind not in OPEN
+
+    def judges_silence(
+        self,
+        segment: Segment,
+        now_ms: int,
+        silent_for_ms: int,
+        *,
+        ticked: bool = True,
+        overrides: Overrides = NOTHING,
+    ) -> bool:
+        """
+        Whether the silence of a whole feed in a segment says something about the feed.
+
+        `silent_for_ms` is the time since the last price of any of its instruments in this segment; where none has come,
+        since they were subscribed, and then `ticked` is False. Silence counts only inside one stretch of open trading,
+        from OPEN_MARGIN_MS after its start, and must last as long as TELLING_MS says. So a feed is never blamed for a
+        closed, quiet or auctioning market. It is the caller who knows whether the instruments are busy ones.
+        """
+        telling_ms = TELLING_MS.get(segment)
+        scheduled, phase = self._phases(segment, now_ms, overrides)
+        if telling_ms is None or scheduled.kind not in JUDGED or phase.kind not in JUDGED:
+            return False
+        silent_since_ms = now_ms - silent_for_ms
+        if phase.is_provisional and not (ticked and silent_since_ms >= phase.since_ms):
+            return False
+        if phase.until_ms is not None and now_ms >= phase.until_ms - CLOSE_MARGIN_MS:
+            return False
+        return now_ms - max(silent_since_ms, phase.since_ms + OPEN_MARGIN_MS) >= telling_ms
+
+    # ------------------------------------------------------------------------------------------------------- of one day
+
+    def _day(self, segment: Segment, day: date, overrides: Overrides) -> _Day:
+        setting = max(
+            (entry for entry in overrides.days if entry.segment is segment and entry.date == day),
+            key=lambda entry: entry.set_ms,
+            default=None,
+        )
+        if setting is not None:
+            sessions = _sessions(setting.spans, day)
+            return _Day(sessions, setting.reason, "" if sessions else setting.reason, is_set=True)
+        if segment is Segment.CRYPTO:
+            return _Day((Session(Kind.CONTINUOUS, india_ms(day), india_ms(day) + DAY_MS),))
+        family = FAMILY.get(segment)
+        return _Day(()) if family is None else self._exchange_day(segment, family, day)
+
+    def _exchange_day(self, segment: Segment, family: Family, day: date) -> _Day:
+        doubt = self._doubt(day)
+        holiday = self._holiday(family, day)
+        special = self._specials.get((segment, day))
+        if special is not None:
+            name = holiday.name if holiday else ""
+            unsure = "Its times are not confirmed." if special.tentative else doubt
+            return _Day(_sessions(special.spans, day), special.name, name, unsure)
+        if day.weekday() >= 5:
+            return _Day((), "", holiday.name if holiday else "weekend", doubt)
+        spans = self._ordinary(segment, day)
+        if holiday is None:
+            return _Day(_sessions(spans, day), doubt=doubt)
+        if holiday.tentative:
+            return _Day(_sessions(spans, day), doubt=f"It may be a holiday: {holiday.name}.")
+        return _Day(_sessions(_left(spans, holiday.closes[family]), day), "", holiday.name, doubt)
+
+    def _holiday(self, family: Family, day: date) -> Holiday | None:
+        if day.year in self._years:
+            return self._holidays.get((family, day))
+        for fixed in self._fixed:
+            if (fixed.month, fixed.day) == (day.month, day.day) and family in fixed.closes:
+                return Holiday(day, fixed.name, fixed.closes)
+        return None
+
+    def _doubt(self, day: date) -> str:
+        year = self._years.get(day.year)
+        if year is None:
+            return f"The holidays of {day.year} are not known here, only those that fall on the same date every year."
+        if year.provisional:
+            return f"The exchanges' list of holidays for {day.year} was not out when this one was made."
+        return ""
+
+    def _ordinary(self, segment: Segment, day: date) -> tuple[Span, ...]:
+        """The ordinary hours at a date; before the first that are known, those."""
+        known = self._hours[segment]
+        past = [hours for hours in known if hours.since <= day]
+        return (past[-1:] or known[:1])[0].spans if known else ()
+
+    # --------------------------------------------------------------------------------------------------- of one instant
+
+    def _phases(self, segment: Segment, now_ms: int, overrides: Overrides) -> tuple[Phase, Phase]:
+        """The phase by facts and set days, and what brokers' words make of it."""
+        day = self._day(segment, india_date(now_ms), overrides)
+        scheduled = self._scheduled(segment, now_ms, day, overrides)
+        if day.is_set or segment is Segment.GLOBAL_INDEX:
+            return scheduled, scheduled
+        words = _words(segment, scheduled.since_ms, now_ms, overrides.words)
+        if not words:
+            return scheduled, scheduled
+        return scheduled, _heard(scheduled, words, now_ms, needs_two=bool(day.shut_by(now_ms)))
+
+    def _scheduled(self, segment: Segment, now_ms: int, day: _Day, overrides: Overrides) -> Phase:
+        """The phase by facts and set days alone."""
+        for session in day.sessions:
+            if session.start_ms <= now_ms < session.end_ms:
+                sentence = _open_sentence(segment, session, day)
+                return _phase(segment, session.kind, session.start_ms, session.end_ms, sentence, day)
+        midnight_ms = india_ms(india_date(now_ms))
+        since_ms = max((session.end_ms for session in day.sessions if session.end_ms <= now_ms), default=midnight_ms)
+        if segment is Segment.GLOBAL_INDEX and not day.is_set:
+            sentence = "Global indices keep the hours of their own exchanges, which are not known here."
+            return _phase(segment, Kind.UNKNOWN, since_ms, None, sentence, day)
+        until_ms = self._next_start(segment, now_ms, overrides, lambda kind: True)
+        opens_ms = self._next_start(segment, now_ms, overrides, OPEN.__contains__)
+        sentence = _closed_sentence(segment, now_ms, opens_ms, day)
+        return _phase(segment, Kind.CLOSED, since_ms, until_ms, sentence, day)
+
+    def _next_start(
+        self, segment: Segment, now_ms: int, overrides: Overrides, wanted: Callable[[Kind], bool]
+    ) -> int | None:
+        """When the next session of a wanted kind begins, after an instant."""
+        for session in self._ahead(segment, india_date(now_ms), overrides):
+            if session.start_ms > now_ms and wanted(session.kind):
+                return session.start_ms
+        return None
+
+    def _ahead(self, segment: Segment, day: date, overrides: Overrides) -> Iterator[Session]:
+        for ordinal in range(day.toordinal(), min(day.toordinal() + AHEAD_DAYS, date.max.toordinal() + 1)):
+            yield from self.sessions(segment, date.fromordinal(ordinal), overrides)
+
+
+# ------------------------------------------------------------------------------------------------------ parts of answers
+
+
+def _sessions(spans: Sequence[Span], day: date) -> tuple[Session, ...]:
+    winter = not is_us_summer(day)
+    return tuple(
+        Session(span.kind, india_ms(day, span.start), india_ms(day, (winter and span.winter_end) or span.end))
+        for span in spans
+    )
+
+
+def _left(spans: Sequence[Span], shut: Part) -> tuple[Span, ...]:
+    """
+    What a holiday leaves of the ordinary sessions.
+
+    >>> day = (Span(Kind.CONTINUOUS, "09:00", "17:00"), Span(Kind.EVENING, "17:00", "23:30"))
+    >>> [[span.kind.value for span in _left(day, part)] for part in Part]
+    [[], ['evening'], ['continuous']]
+    """
+    if shut is Part.DAY:
+        return ()
+    return tuple(span for span in spans if (span.kind is Kind.EVENING) is (shut is Part.MORNING))
+
+
+def _phase(segment: Segment, kind: Kind, since_ms: int, until_ms: int | None, sentence: str, day: _Day) -> Phase:
+    return Phase(
+        segment=segment,
+        kind=kind,
+        since_ms=since_ms,
+        until_ms=until_ms,
+        sentence=f"{sentence} {day.doubt}".rstrip(),
+        is_provisional=bool(day.doubt),
+    )
+
+
+_DOING: Mapping[Kind, str] = {
+    Kind.CLOSED: "is closed",
+    Kind.UNKNOWN: "keeps hours that are not known",
+    Kind.PRE_OPEN: "is in its pre-open session",
+    Kind.CONTINUOUS: "is open",
+    Kind.CLOSING_AUCTION: "is in its closing auction",
+    Kind.POST_CLOSE: "is in its post-close session",
+    Kind.EVENING: "is open for its evening session",
+    Kind.MUHURAT: "is open for Muhurat trading",
+    Kind.SPECIAL: "is open for a special session",
+}
+
+
+def _open_sentence(segment: Segment, session: Session, day: _Day) -> str:
+    if segment is Segment.CRYPTO and not day.is_set:
+        return "CRYPTO is open at every hour."
+    purpose = f" ({day.special})" if day.special else ""
+    return f"{segment} {_DOING[session.kind]}{purpose} until {india_clock(session.end_ms)}."
+
+
+def _closed_sentence(segment: Segment, now_ms: int, opens_ms: int | None, day: _Day) -> str:
+    shut_by = day.shut_by(now_ms)
+    reason = f": {shut_by}" if shut_by else ""
+    return f"{segment} is closed{reason}{'; it opens ' + _when(opens_ms, now_ms) if opens_ms else ''}."
+
+
+def _when(then_ms: int, now_ms: int) -> str:
+    """
+    A coming instant as people say it: "at 09:15", "on 26 Nov at 09:15", "on 1 Jan 2027 at 09:15".
+
+    >>> now_ms = india_ms(date(2026, 12, 31), "20:00")
+    >>> _when(now_ms + MINUTE_MS, now_ms), _when(now_ms + DAY_MS, now_ms)
+    ('at 20:01', 'on 1 Jan 2027 at 20:00')
+    """
+    then, today = india_date(then_ms), india_date(now_ms)
+    clock = f"at {india_clock(then_ms)}"
+    if then == today:
+        return clock
+    year = f" {then.year}" if then.year != today.year else ""
+    return f"on {then.day} {_MONTHS[then.month - 1]}{year} {clock}"
+
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+# ------------------------------------------------------------------------------------------------------- brokers' words
+
+
+def _words(segment: Segment, since_ms: int, now_ms: int, words: Sequence[Word]) -> list[Word]:
+    """What was said of a segment since an instant, oldest first."""
+    said = [word for word in words if word.segment is segment and since_ms <= word.said_ms <= now_ms]
+    return sorted((word for word in said if word.kind is not Kind.UNKNOWN), key=lambda word: word.said_ms)
+
+
+def _heard(scheduled: Phase, words: Sequence[Word], now_ms: int, *, needs_two: bool) -> Phase:
+    """The phase after what brokers said within it, oldest word first; with `needs_two`, two must agree to open it."""
+    newest = words[-1]
+    since_ms = _run_since_ms(words)
+    if _same(newest.kind, scheduled.kind):
+        was_another = since_ms > words[0].said_ms
+        return msgspec.structs.replace(scheduled, since_ms=since_ms) if was_another else scheduled
+    if newest.kind in OPEN and scheduled.kind is not Kind.CLOSED:
+        return scheduled
+    if newest.kind is not Kind.CLOSED and needs_two and len(_sources_of_no_closure(words)) < 2:
+        return scheduled
+    kind = Kind.SPECIAL if newest.kind in OPEN else newest.kind
+    midnight_ms = india_ms(india_date(now_ms)) + DAY_MS
+    return Phase(
+        segment=scheduled.segment,
+        kind=kind,
+        since_ms=since_ms,
+        until_ms=min(scheduled.until_ms or midnight_ms, midnight_ms),
+        sentence=f"{newest.source} says that {scheduled.segment} {_DOING[kind]}.",
+        is_provisional=True,
+    )
+
+
+def _same(one: Kind, other: Kind) -> bool:
+    """Whether two kinds agree as far as brokers tell them apart: all open trading is one to them."""
+    return one is other or (one in OPEN and other in OPEN)
+
+
+def _run_since_ms(words: Sequence[Word]) -> int:
+    """When the newest state was first said: since then no word was another."""
+    since_ms = words[-1].said_ms
+    for word in reversed(words):
+        if not _same(word.kind, words[-1].kind):
+            break
+        since_ms = word.said_ms
+    return since_ms
+
+
+def _sources_of_no_closure(words: Sequence[Word]) -> set[str]:
+    """The brokers whose latest word is not "closed"."""
+    latest = {word.source: word.kind for word in words}
+    return {source for source, kind in latest.items() if kind is not Kind.CLOSED}
