@@ -1,7 +1,7 @@
 """
 Instruments looked up: 500 symbols as a subscription asks for them, and searches as people type them.
 
-Each database is measured in a process of its own (`python -m bench.lookup SECONDS BROKERS INSTRUMENTS`), named by
+Each database is measured in a process of its own (`python -m bench.lookup SECONDS`), named by
 DATABASE_URL: one that is thrown away on SQLite, and an empty one on PostgreSQL with `--postgres-url`.
 """
 

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from django.db import connection
-from django.db.models import Max, QuerySet
+from django.db.models import Max
 
 from brokers import registry
 from brokers.catalog.directory import Directory, read_directory
@@ -49,11 +49,11 @@ class Edition(NamedTuple):
     A stamp of all that the answers depend on. Two that are equal give the same answers.
 
     `instruments` is the version of each broker's master, and the newest row for what came in without an import;
-    `serving` the brokers (their ids) that can serve.
+    `serving` the brokers (id and slug) that can serve.
     """
 
     instruments: tuple[tuple[tuple[str, int], ...], int]
-    serving: tuple[int, ...]
+    serving: tuple[tuple[int, str], ...]
 
 
 class Known:
@@ -141,15 +141,15 @@ def forget() -> None:
 
 
 def _edition() -> Edition:
-    """Four short queries, none of which reads instruments."""
+    """Three short queries, none of which reads more than one instrument."""
     newest: int = Instrument.objects.aggregate(newest=Max("pk"))["newest"] or 0
     versions = tuple(sorted(instrument_editions().items()))
-    return Edition((versions, newest), tuple(sorted(_serving_brokers())))
+    return Edition((versions, newest), _serving_brokers())
 
 
-def serving_ids() -> tuple[int, ...]:
-    """The ids of the brokers that can serve."""
-    return memory.known().edition.serving
+def serving() -> dict[int, str]:
+    """The brokers that can serve: id to slug."""
+    return dict(memory.known().edition.serving)
 
 
 # -------------------------------------------------------------------------------------------------------------- answers
@@ -192,7 +192,7 @@ def served_exchanges() -> set[str]:
     """The exchanges of which some broker that can serve has instruments."""
     known = memory.known()
     if known.served is None:
-        known.served = _served_exchanges(known.edition.serving)
+        known.served = _served_exchanges([number for number, _ in known.edition.serving])
     return set(known.served)
 
 
@@ -207,27 +207,29 @@ def is_simulated(feed: str) -> bool:
 
 def _read(names: Iterable[Name], known: Known) -> dict[Name, tuple[Listing, ...]]:
     found: dict[Name, list[Listing]] = {name: [] for name in names}
-    serving = known.edition.serving
-    if serving:
-        with connection.cursor() as cursor:
-            for exchange, symbols in _chunks(found):
-                for symbol, slug, segment, number in _rows(cursor, exchange, symbols, serving):
+    slugs = dict(known.edition.serving)
+    with connection.cursor() as cursor:
+        for exchange, symbols in _chunks(found):
+            for symbol, broker_id, segment, number in _rows(cursor, exchange, symbols):
+                slug = slugs.get(broker_id)
+                if slug is not None:
                     token = Token(Segment(segment), number)
                     listing = Listing(symbol, exchange, slug, token, known.modes(slug, segment))
                     found[symbol, exchange].append(listing)
     return {name: tuple(listings) for name, listings in found.items()}
 
 
-def _rows(
-    cursor: Any, exchange: str, symbols: Collection[str], serving: Collection[int]
-) -> list[tuple[str, str, str, str]]:
-    query = (
-        "SELECT i.symbol, b.slug, i.segment, i.token FROM brokers_instrument i"
-        " JOIN brokers_broker b ON b.id = i.broker_id"
-        f" WHERE i.broker_id IN ({marks(serving)}) AND i.exchange = %s AND i.symbol IN ({marks(symbols)})"
+def _rows(cursor: Any, exchange: str, symbols: Collection[str]) -> list[tuple[str, int, str, str]]:
+    """
+    Every broker's rows. Asked for some brokers only, PostgreSQL would read all they have on the exchange, as long as
+    it has no statistics of a fresh import.
+    """
+    cursor.execute(
+        "SELECT symbol, broker_id, segment, token FROM brokers_instrument"
+        f" WHERE symbol IN ({marks(symbols)}) AND exchange = %s",
+        [*symbols, exchange],
     )
-    cursor.execute(query, [*serving, exchange, *symbols])
-    rows: list[tuple[str, str, str, str]] = cursor.fetchall()
+    rows: list[tuple[str, int, str, str]] = cursor.fetchall()
     return rows
 
 
@@ -262,13 +264,9 @@ def _served_exchanges(serving: Collection[int]) -> set[str]:
         return {exchange for (exchange,) in cursor.fetchall()}
 
 
-def _serving_brokers() -> QuerySet[BrokerAccount, Any]:
-    return (
-        BrokerAccount.objects.filter(enabled=True, broker__enabled=True)
-        .order_by()
-        .values_list("broker_id", flat=True)
-        .distinct()
-    )
+def _serving_brokers() -> tuple[tuple[int, str], ...]:
+    accounts = BrokerAccount.objects.filter(enabled=True, broker__enabled=True)
+    return tuple(sorted(accounts.order_by().values_list("broker_id", "broker__slug").distinct()))
 
 
 def _modes(slug: str, segment: Segment) -> frozenset[Mode]:

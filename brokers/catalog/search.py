@@ -15,7 +15,7 @@ import msgspec
 from django.db import connection
 
 from brokers.catalog.directory import Directory, Entry, Series, Underlying
-from brokers.catalog.lookup import NAMES_PER_QUERY, Name, memory, serving_ids
+from brokers.catalog.lookup import NAMES_PER_QUERY, Name, memory, serving
 from brokers.catalog.query import CONTRACTS, KINDS, OPTIONS, QueryError, Wish, readings
 from brokers.catalog.sql import as_date, marks
 from brokers.symbols import Derivative, derivative_symbol
@@ -232,7 +232,7 @@ def read_options(underlying: Underlying, expiry: dt.date) -> list[tuple[str, str
 
 def read_all(names: Sequence[Name], today: dt.date) -> Iterator[Found]:
     """What there is of these names, in their order, without what has expired; read in portions, as far as needed."""
-    serving = set(serving_ids())
+    can_serve = serving()
     size = 40
     start = 0
     while start < min(len(names), _LOOKED_AT):
@@ -240,7 +240,7 @@ def read_all(names: Sequence[Name], today: dt.date) -> Iterator[Found]:
         rows = _read(portion)
         for name in portion:
             if name in rows and not _has_expired(rows[name][0], today):
-                yield _found(rows[name], serving)
+                yield _found(rows[name], can_serve)
         start, size = start + size, NAMES_PER_QUERY
 
 

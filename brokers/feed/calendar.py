@@ -1,9 +1,9 @@
 """
 When India's exchanges trade, and whether the silence of a feed says anything about the feed. Pure.
 
-The facts (hours, holidays, special sessions) are passed in as `Facts`; `calendar_store` reads the bundled ones. Instants
-are Unix milliseconds UTC, dates and times of day are Indian: UTC+05:30 at every season, computed without the machine's
-zone. Sessions and phases begin at their first millisecond and end before `end_ms` or `until_ms`.
+The facts (hours, holidays, special sessions) are passed in as `Facts`; `calendar_store` reads the bundled ones.
+Instants are Unix milliseconds UTC; dates and times of day are Indian, UTC+05:30 in every season, computed without the
+machine's zone. Sessions and phases begin at their first millisecond and end before `end_ms` or `until_ms`.
 
 How sure an answer is. A year with a final list is certain. A year that is not bundled, one that is marked provisional
 and a day that is marked tentative are not: such a day keeps the sessions it would have as an ordinary day, says so
@@ -25,6 +25,7 @@ What comes on top of the facts (`Overrides`), strongest first:
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Annotated, NamedTuple
@@ -203,7 +204,8 @@ class Year(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     specials: tuple[Special, ...] = ()
 
     def __post_init__(self) -> None:
-        for entry in (*self.holidays, *self.specials):
+        entries: tuple[Holiday | Special, ...] = (*self.holidays, *self.specials)
+        for entry in entries:
             if entry.date.year != self.year:
                 raise ValueError(f"{entry.name} on {entry.date} is not of {self.year}.")
 
@@ -229,7 +231,7 @@ def check_order(spans: Sequence[Span]) -> None:
 
     >>> check_order([Span(Kind.PRE_OPEN, "09:00", "09:15"), Span(Kind.CONTINUOUS, "09:15", "15:30")])
     """
-    for earlier, later in zip(spans, spans[1:], strict=False):
+    for earlier, later in itertools.pairwise(spans):
         if max(earlier.end, earlier.winter_end or earlier.end) > later.start:
             raise ValueError(f"The session at {later.start} begins before that of {earlier.start} ended.")
 
@@ -527,16 +529,32 @@ class Calendar:
         for session in day.sessions:
             if session.start_ms <= now_ms < session.end_ms:
                 sentence = _open_sentence(segment, session, day)
-                return _phase(segment, session.kind, session.start_ms, session.end_ms, sentence, day)
+                return Phase(
+                    segment=segment,
+                    kind=session.kind,
+                    since_ms=session.start_ms,
+                    until_ms=session.end_ms,
+                    sentence=f"{sentence} {day.doubt}".rstrip(),
+                    is_provisional=bool(day.doubt),
+                )
+        return self._outside(segment, now_ms, day, overrides)
+
+    def _outside(self, segment: Segment, now_ms: int, day: _Day, overrides: Overrides) -> Phase:
+        """The phase between sessions."""
         midnight_ms = india_ms(india_date(now_ms))
         since_ms = max((session.end_ms for session in day.sessions if session.end_ms <= now_ms), default=midnight_ms)
-        if segment is Segment.GLOBAL_INDEX and not day.is_set:
-            sentence = "Global indices keep the hours of their own exchanges, which are not known here."
-            return _phase(segment, Kind.UNKNOWN, since_ms, None, sentence, day)
-        until_ms = self._next_start(segment, now_ms, overrides, lambda kind: True)
         opens_ms = self._next_start(segment, now_ms, overrides, OPEN.__contains__)
-        sentence = _closed_sentence(segment, now_ms, opens_ms, day)
-        return _phase(segment, Kind.CLOSED, since_ms, until_ms, sentence, day)
+        kind, sentence = Kind.CLOSED, _closed_sentence(segment, now_ms, opens_ms, day)
+        if segment is Segment.GLOBAL_INDEX and not day.is_set:
+            kind, sentence = Kind.UNKNOWN, "Global indices keep their own exchanges' hours, which are not known here."
+        return Phase(
+            segment=segment,
+            kind=kind,
+            since_ms=since_ms,
+            until_ms=self._next_start(segment, now_ms, overrides, lambda kind: True),
+            sentence=f"{sentence} {day.doubt}".rstrip(),
+            is_provisional=bool(day.doubt),
+        )
 
     def _next_start(
         self, segment: Segment, now_ms: int, overrides: Overrides, wanted: Callable[[Kind], bool]
@@ -552,7 +570,7 @@ class Calendar:
             yield from self.sessions(segment, date.fromordinal(ordinal), overrides)
 
 
-# ------------------------------------------------------------------------------------------------------ parts of answers
+# ----------------------------------------------------------------------------------------------------- parts of answers
 
 
 def _sessions(spans: Sequence[Span], day: date) -> tuple[Session, ...]:
@@ -576,17 +594,6 @@ def _left(spans: Sequence[Span], shut: Part) -> tuple[Span, ...]:
     return tuple(span for span in spans if (span.kind is Kind.EVENING) is (shut is Part.MORNING))
 
 
-def _phase(segment: Segment, kind: Kind, since_ms: int, until_ms: int | None, sentence: str, day: _Day) -> Phase:
-    return Phase(
-        segment=segment,
-        kind=kind,
-        since_ms=since_ms,
-        until_ms=until_ms,
-        sentence=f"{sentence} {day.doubt}".rstrip(),
-        is_provisional=bool(day.doubt),
-    )
-
-
 _DOING: Mapping[Kind, str] = {
     Kind.CLOSED: "is closed",
     Kind.UNKNOWN: "keeps hours that are not known",
@@ -604,7 +611,16 @@ def _open_sentence(segment: Segment, session: Session, day: _Day) -> str:
     if segment is Segment.CRYPTO and not day.is_set:
         return "CRYPTO is open at every hour."
     purpose = f" ({day.special})" if day.special else ""
-    return f"{segment} {_DOING[session.kind]}{purpose} until {india_clock(session.end_ms)}."
+    return f"{segment} {_DOING[session.kind]}{purpose} until {india_clock(_stretch_end_ms(session, day.sessions))}."
+
+
+def _stretch_end_ms(session: Session, sessions: Sequence[Session]) -> int:
+    """When trading stops, where one open session follows another without a break; else the session's own end."""
+    end_ms = session.end_ms
+    for later in sessions:
+        if session.kind in OPEN and later.kind in OPEN and later.start_ms == end_ms:
+            end_ms = later.end_ms
+    return end_ms
 
 
 def _closed_sentence(segment: Segment, now_ms: int, opens_ms: int | None, day: _Day) -> str:

@@ -93,7 +93,10 @@ def test_only_the_named_brokers_are_compared(three: None) -> None:
         (row("NIFTY31MAR26FUT@NFO", 1, expiry=""), "its row has nothing"),
         (row("ITC31MAR26412.5CE@NFO", 1, strike=412.0), "says the strike 412.5, its row has 412.0"),
         (row("ITC31MAR26412.5CE@NFO", 1, symbol="ITC31MAR26412.50CE"), "write it as 412.5"),
-        (row("ITC31MAR26412.5CE@NFO", 1, symbol="ITC26MAR412.5CE"), "says the expiry 2041-03-26, its row has 2026-03-31"),
+        (
+            row("ITC31MAR26412.5CE@NFO", 1, symbol="ITC26MAR412.5CE"),
+            "says the expiry 2041-03-26, its row has 2026-03-31",
+        ),
     ],
 )
 def test_a_name_that_does_not_say_what_its_row_is_is_told(db: None, odd: Any, reason: str) -> None:

@@ -52,7 +52,7 @@ class Command(BaseCommand):
         written = _write(options["folder"], slug, values, options["family"])
         self.stdout.write("Written:\n" + "\n".join(f"  {path}" for path in written))
         self.stdout.write(
-            f"Next: fill in the lines that say FILL IN, add recorded frames and a master sample to tests/adapters/{slug}, "
+            f"Next: fill in what says FILL IN, add recorded frames and a master sample to tests/adapters/{slug}, "
             f"then run: make test TESTS='tests/adapters -k {slug}'. docs/adding-a-broker.md has the whole way."
         )
 

@@ -264,3 +264,4 @@ def run_all() -> None:
     for scenario in SCENARIOS:
         scenario()
         print(scenario.__name__)
+    Broker.objects.filter(slug="toy").delete()

@@ -6,7 +6,6 @@ import gzip
 import io
 import time
 import zipfile
-from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -214,14 +213,11 @@ def test_a_file_comes_out_of_whatever_it_is_packed_in(tmp_path: Path, content: b
     assert unpack(tmp_path, content) == BODY
 
 
-def cuts(content: bytes) -> Sequence[bytes]:
-    return [content[:size] for size in (11, len(content) // 2, len(content) - 1)]
-
-
-@pytest.mark.parametrize("content", [*cuts(gzip.compress(BODY)), *cuts(zipped("m.csv"))])
-def test_an_archive_that_is_cut_short_is_told(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(MasterError, match="damaged or cut short"):
-        unpack(tmp_path, content)
+@pytest.mark.parametrize("cut", [11, 60, -1])
+def test_an_archive_that_is_cut_short_is_told(tmp_path: Path, cut: int) -> None:
+    for content in (gzip.compress(BODY), zipped("m.csv")):
+        with pytest.raises(MasterError, match="damaged or cut short"):
+            unpack(tmp_path, content[:cut])
 
 
 def test_an_archive_of_other_than_one_file_is_told(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from django.core.management import CommandError, call_command
 
 from brokers.adapters.zerodha import ADAPTER
 from brokers.contract import BadRow, InstrumentRow
+from brokers.simulators import simulators
 from brokers.simulators.zerodha import ZerodhaSimulator
 from marketdata.ticks import Mode, Token
 from tests.brokers.simulators.kite import DEMO, Kite
@@ -90,7 +91,7 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nobody"], "There is no simulator of 'nobody'; there is one of: zerodha."),
+        (["nobody"], f"There is no simulator of 'nobody'; there is one of: {', '.join(simulators())}."),
         (["zerodha", "--symbols", "0"], "The number of symbols must be from 1 to 100,000, not 0."),
         (["zerodha", "--rate", "-5"], "The rate must be at least 0, not -5.0."),
         (["zerodha", "--port", "70000"], "--port must be from 0 to 65535, not 70000."),
@@ -110,7 +111,7 @@ def test_a_mistake_ends_with_an_exit_code_and_no_traceback() -> None:
     assert done.returncode == 1
     assert (done.stdout, done.stderr) == (
         "",
-        "CommandError: There is no simulator of 'nobody'; there is one of: zerodha.\n",
+        f"CommandError: There is no simulator of 'nobody'; there is one of: {', '.join(simulators())}.\n",
     )
 
 
