@@ -59,6 +59,7 @@ def running(workload: Workload, *, in_process: bool = False, workers: int = 1) -
             ZMQ_PORT=str(free_port()),
             THROTTLE_MS=str(workload.throttle_ms),
             SLOW_CLIENT_S="3600",
+            SYNC_INSTRUMENTS="false",
         )
         where = ("--port", str(simulator_port), "--symbols", symbols)
         simulators = ("--simulators", f"zerodha={simulator_port}", "--symbols", symbols)
