@@ -424,7 +424,7 @@ class Plan:
             or self._wishes[instrument].tokens.get(offer.broker) != self._seats[instrument].token
             or (self._seats[instrument].connection == id_ and bool(socket.beside) != (instrument in self._price_seats))
         ]
-        for instrument in dict.fromkeys(homeless):
+        for instrument in homeless:
             self._leave(instrument)
         if socket is not None and id_ in self._rooms:
             room.kind = socket
