@@ -58,8 +58,8 @@ def run(options: argparse.Namespace) -> None:
 
 async def _capture(slug: str, feed: Feed, mode: Mode) -> Captured:
     from brokers import registry  # noqa: PLC0415 - needs Django
+    from brokers.calls import walk  # noqa: PLC0415
     from brokers.contract import DecodeError, InstrumentRow, Reply, Update  # noqa: PLC0415
-    from brokers.feed.connection import walk  # noqa: PLC0415
     from brokers.feed.transports import OPENERS  # noqa: PLC0415
     from brokers.simulators import rows_of, simulators  # noqa: PLC0415
     from brokers.simulators.engine import DEMO_KEY, DEMO_TOKEN  # noqa: PLC0415

@@ -69,6 +69,20 @@ class NoticeKind(enum.StrEnum):
     ERROR = "error"
 
 
+class MarketKind(enum.StrEnum):
+    """What a market is doing. A session is of any kind but CLOSED and UNKNOWN."""
+
+    CLOSED = "closed"
+    UNKNOWN = "unknown"
+    PRE_OPEN = "pre_open"
+    CONTINUOUS = "continuous"
+    CLOSING_AUCTION = "closing_auction"
+    POST_CLOSE = "post_close"
+    EVENING = "evening"
+    MUHURAT = "muhurat"
+    SPECIAL = "special"
+
+
 class ErrorKind(enum.StrEnum):
     """Why a broker refuses or a connection ends; each has its own policy in the reconnect loop."""
 
@@ -84,7 +98,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     A broker's word beside the prices: a heartbeat, a text, a refusal.
 
     `error` is set for NoticeKind.ERROR only; `fatal` says that the connection is of no more use. `tokens` are those
-    concerned, empty for the whole connection.
+    concerned, empty for the whole connection. `markets` is what a NoticeKind.MARKET_STATUS says of whole segments.
     """
 
     kind: NoticeKind
@@ -92,6 +106,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorKind | None = None
     fatal: bool = False
     tokens: tuple[Token, ...] = ()
+    markets: Mapping[Segment, MarketKind] = msgspec.field(default_factory=dict)
 
 
 Event = Update | Reply | Notice
@@ -149,7 +164,9 @@ class Feed(msgspec.Struct, frozen=True, kw_only=True):
     One kind of socket a broker offers, for instance a market feed and a deeper-book feed beside it.
 
     `heartbeat_s` is how often the client must send `Session.heartbeat()` (None: never); `silence_s` without any
-    frame means the socket is dead; `ping_s` is how often a WebSocket ping is due (None: never). `segments` are those it
+    frame means the socket is dead; `beats` says that the server sends frames also when no price moves: where it does
+    not, silence means something only in an open market. `ping_s` is how often a WebSocket ping is due (None: never).
+    `segments` are those it
     carries (empty: all of the Spec's), `mode_segments` those of a mode that exists only for some. `beside` is for a
     socket that shows books without prices: the kind of the socket on which an instrument must tick as well, in mode
     QUOTE or the highest that one has below the book's.
@@ -160,6 +177,7 @@ class Feed(msgspec.Struct, frozen=True, kw_only=True):
     modes: tuple[Mode, ...]
     limits: Limits
     silence_s: float
+    beats: bool = True
     transport: Transport = Transport.WEBSOCKET
     heartbeat_s: float | None = None
     ping_s: float | None = 10.0
@@ -191,6 +209,30 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     required: bool = True
 
 
+class LoginWay(enum.StrEnum):
+    """How an account gets its token."""
+
+    REDIRECT = "redirect"
+    """A person logs in on the broker's page: `Adapter.login_url`, then `Adapter.exchange`."""
+    SCRIPTED = "scripted"
+    """Without a person: `Adapter.login`."""
+    RENEWAL = "renewal"
+    """While the token is good, it is changed for one that is good for longer: `Adapter.renew`."""
+
+
+class TokenLife(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What the day's token is, and how long it is good; see `brokers.tokens`.
+
+    `names` are the credentials a login makes; the first says in itself when it ends, if it is a JWT. Otherwise it ends
+    at `ends_ist` (HH:MM in India) or `lasts_s` after it was got, whichever is given.
+    """
+
+    names: tuple[str, ...] = ("access_token",)
+    ends_ist: str = ""
+    lasts_s: float | None = None
+
+
 class Evidence(enum.StrEnum):
     """How well an adapter is proved."""
 
@@ -214,7 +256,13 @@ class Master(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """The facts of a broker. What a user chooses is in the database, what is happening is in the process."""
+    """
+    The facts of a broker. What a user chooses is in the database, what is happening is in the process.
+
+    `token` is None for brokers whose credentials do not change from day to day. `logins` are the ways there are to get
+    one, `login_needs` the credentials that a scripted one needs beside the required ones; `redirect_has_state` says
+    that the broker's redirect brings back the `state` its login page was given.
+    """
 
     slug: str
     name: str
@@ -223,6 +271,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     feeds: tuple[Feed, ...]
     credentials: tuple[Credential, ...]
     masters: tuple[Master, ...] = ()
+    token: TokenLife | None = None
+    logins: frozenset[LoginWay] = frozenset()
+    login_needs: tuple[str, ...] = ()
+    redirect_has_state: bool = True
     evidence: Evidence = Evidence.DOCUMENTED
     simulated: bool = False
 
@@ -311,6 +363,7 @@ def socket_url(feed: Feed, endpoint: str) -> str:
 
 
 Steps = Generator[HttpRequest, HttpResponse, Handshake]
+PageSteps = Generator[HttpRequest, HttpResponse, str]
 LoginSteps = Generator[HttpRequest, HttpResponse, Mapping[str, str]]
 
 
@@ -409,18 +462,44 @@ class Adapter(ABC):
         """Why the broker closed the socket; brokers whose close codes speak override this."""
         return ErrorKind.NETWORK
 
-    def login_url(self, credentials: Mapping[str, str], state: str) -> str | None:
-        """Where a user logs in with a browser; `state` comes back with the redirect. None: no such way."""
-        return None
+    def login_url(self, credentials: Mapping[str, str], endpoint: str, state: str) -> PageSteps:
+        """
+        The address of the page where a person logs in; some brokers want a request before there is one.
 
-    def exchange(self, credentials: Mapping[str, str], callback: Mapping[str, str], now_ms: int) -> LoginSteps:
+        `endpoint` is as for `open`: where it names another host, login pages and calls are there too (`rest_base`).
+        `state` comes back with the redirect, where `Spec.redirect_has_state`. Raises Refused: something is missing.
+        """
+        yield from ()  # a generator, as every override is
+        raise Refused(ErrorKind.AUTH, f"{self.spec.name} has no login in a browser.")
+
+    def exchange(
+        self, credentials: Mapping[str, str], endpoint: str, callback: Mapping[str, str], now_ms: int
+    ) -> LoginSteps:
         """
         Turns the redirect's query parameters into credentials to store.
 
         Raises Refused.
         """
-        yield from ()  # a generator, as every override is
-        raise Refused(ErrorKind.AUTH, f"{self.spec.name} has no login by redirect.")
+        yield from ()
+        raise Refused(ErrorKind.AUTH, f"{self.spec.name} has no login in a browser.")
+
+    def login(self, credentials: Mapping[str, str], endpoint: str, now_ms: int) -> LoginSteps:
+        """
+        Logs in without a person, and returns credentials to store.
+
+        Raises Refused: brokers lock accounts after a few wrong logins, so the same is never tried twice.
+        """
+        yield from ()
+        raise Refused(ErrorKind.AUTH, f"{self.spec.name} has no login without a person.")
+
+    def renew(self, credentials: Mapping[str, str], endpoint: str, now_ms: int) -> LoginSteps:
+        """
+        Changes a token that is still good for one that is good for longer, and returns credentials to store.
+
+        Raises Refused.
+        """
+        yield from ()
+        raise Refused(ErrorKind.AUTH, f"{self.spec.name} renews no token.")
 
     @abstractmethod
     def parse_instruments(self, body: bytes, segment: str = "") -> Iterator[InstrumentRow | BadRow]:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import ClassVar
+import json
+from collections.abc import Iterable
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
+from django.utils import timezone
+from django.utils.crypto import salted_hmac
 
-from brokers.secrets import EncryptedJSONField
+from brokers import registry
+from brokers.contract import MarketKind
+from brokers.secrets import EncryptedJSONField, WrongKeyError
+from marketdata.ticks import Segment
 
 
 def is_loopback(host: str) -> bool:
@@ -113,6 +120,9 @@ class BrokerAccount(models.Model):
     # Credentials the broker refused are not tried again, also after a restart: their fingerprint, and when it was.
     refused_fingerprint = models.CharField(max_length=80, blank=True, editable=False)
     refused_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # Of the token among the credentials: which it is, and since when it is there. `save` keeps both.
+    token_fingerprint = models.CharField(max_length=64, blank=True, editable=False)
+    token_since = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         ordering: ClassVar = ["broker", "name"]
@@ -126,6 +136,140 @@ class BrokerAccount(models.Model):
 
     def __str__(self) -> str:
         return f"{self.broker} {self.name}"
+
+    def save(self, *args: Any, update_fields: Iterable[str] | None = None, **kwargs: Any) -> None:
+        """Saves; notes since when the token is there, whoever put it in."""
+        if update_fields is None or "credentials" in update_fields:
+            fingerprint = self._token_fingerprint()
+            if fingerprint is not None and fingerprint != self.token_fingerprint:
+                self.token_fingerprint, self.token_since = fingerprint, timezone.now()
+            if update_fields is not None:
+                update_fields = {*update_fields, "token_fingerprint", "token_since"}
+        super().save(*args, update_fields=update_fields, **kwargs)
+
+    def _token_fingerprint(self) -> str | None:
+        """Tells the token from others without telling anything of it; None: it cannot be told."""
+        try:
+            life = registry.load(self.broker.slug).spec.token
+            held = {name: self.credentials.get(name, "") for name in life.names} if life else {}
+        except (registry.UnknownBroker, WrongKeyError):
+            return None
+        return fingerprint_of("brokers.token", held) if any(held.values()) else ""
+
+
+def fingerprint_of(purpose: str, values: object) -> str:
+    """
+    Tells values (JSON's types) from others without telling anything of them.
+
+    >>> fingerprint_of("x", {"a": "1"}) == fingerprint_of("x", {"a": "1"}) != fingerprint_of("y", {"a": "1"})
+    True
+    """
+    return salted_hmac(purpose, json.dumps(values, sort_keys=True), algorithm="sha256").hexdigest()
+
+
+class Attempt(models.Model):
+    """
+    One attempt to get in at a broker, written down before it is made: brokers lock accounts that try too often.
+
+    `token` and `login` are fingerprints: of the token there was, and of what was logged in with. An automatic attempt
+    is made once for these two; one that did not reach the broker does not count.
+    """
+
+    class What(models.TextChoices):
+        CONNECT = "connect", "Connection"
+        PAGE = "page", "Login page"
+        EXCHANGE = "exchange", "Login in a browser"
+        LOGIN = "login", "Login by itself"
+        RENEWAL = "renewal", "Renewal"
+        ENTRY = "entry", "Token entered"
+
+    class Outcome(models.TextChoices):
+        BEGUN = "begun", "no answer yet"
+        OK = "ok", "done"
+        REFUSED = "refused", "refused"
+        FAILED = "failed", "failed"
+        UNREACHED = "unreached", "broker not reached"
+
+    account = models.ForeignKey(BrokerAccount, on_delete=models.CASCADE, related_name="attempts")
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+    what = models.CharField(max_length=10, choices=What.choices)
+    outcome = models.CharField(max_length=10, choices=Outcome.choices, default=Outcome.BEGUN)
+    automatic = models.BooleanField(default=False)
+    token = models.CharField(max_length=64, blank=True)
+    login = models.CharField(max_length=64, blank=True)
+    detail = models.TextField(blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["-at", "-pk"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["account", "what", "token", "login"],
+                condition=models.Q(automatic=True, what__in=["login", "renewal"]) & ~models.Q(outcome="unreached"),
+                name="brokers_attempt_once",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_what_display()} of {self.account}: {self.get_outcome_display()}"
+
+
+def validate_segments(segments: object) -> None:
+    """Raises ValidationError: not a list of segments, or an empty one."""
+    if not isinstance(segments, list) or not segments or not set(segments) <= {each.value for each in Segment}:
+        raise ValidationError("Choose at least one of the segments there are.")
+
+
+class CalendarDay(models.Model):
+    """
+    A day on which some segments do not keep the bundled calendar: closed, or with other sessions.
+
+    `sessions` has a line each, such as "continuous 18:00-19:00"; empty is closed. The newest row counts.
+    """
+
+    date = models.DateField()
+    segments = models.JSONField(default=list, validators=[validate_segments])
+    sessions = models.TextField(
+        blank=True,
+        help_text="One session a line: its kind, its start and its end in India, such as “muhurat 18:00-19:00”. Kinds: "
+        f"{', '.join(kind for kind in MarketKind if kind not in (MarketKind.CLOSED, MarketKind.UNKNOWN))}. "
+        "Empty: closed all day.",
+    )
+    reason = models.CharField(max_length=100, help_text="Shown to clients, such as “general election”.")
+    set_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering: ClassVar = ["-date", "-set_at"]
+        verbose_name = "calendar day"
+
+    def __str__(self) -> str:
+        return f"{self.date:%d %b %Y}: {self.reason}"
+
+
+class Alert(models.Model):
+    """Something a person must know of: raised once, cleared once, each told once to the webhook."""
+
+    class Kind(models.TextChoices):
+        LOGIN_MISSING = "login_missing", "Login missing"
+        FEED_DOWN = "feed_down", "Feed down"
+
+    account = models.ForeignKey(BrokerAccount, on_delete=models.CASCADE, related_name="alerts")
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    message = models.TextField()
+    raised_at = models.DateTimeField(default=timezone.now)
+    cleared_at = models.DateTimeField(null=True, blank=True)
+    raise_told_at = models.DateTimeField(null=True, blank=True)
+    clear_told_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["-raised_at"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["account", "kind"], condition=models.Q(cleared_at=None), name="brokers_alert_open_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()}: {self.account}"
 
 
 class Instrument(models.Model):

@@ -86,4 +86,10 @@ class StatusBoard:
 
 
 def _differs(old: Change | None, new: Change) -> bool:
-    return old is None or (old.state, old.message) != (new.state, new.message)
+    return old is None or _news(old) != _news(new)
+
+
+def _news(change: Change) -> tuple[object, ...]:
+    """What clients are told of when it changes."""
+    token = (change.token, change.token_ends_ms) if isinstance(change, AccountStatus) else ()
+    return change.state, change.message, token

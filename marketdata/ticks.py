@@ -146,8 +146,23 @@ class FeedState(enum.StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class TokenState(enum.StrEnum):
+    """How an account's token is doing; clients see these words."""
+
+    VALID = "valid"
+    EXPIRING = "expiring"
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a state, no secret
+    WAITING_FOR_LOGIN = "waiting_for_login"
+    NOT_ENTITLED = "not_entitled"
+
+
 class AccountStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of one broker account, with a sentence for people; `since_ms` is when it became so."""
+    """
+    The state of one broker account, with a sentence for people; `since_ms` is when it became so.
+
+    `token` is how its token is doing (None: it has none, or the account is off), `token_ends_ms` when it ends, as far
+    as that is known.
+    """
 
     broker: str
     account: str
@@ -156,6 +171,8 @@ class AccountStatus(msgspec.Struct, frozen=True, kw_only=True):
     since_ms: int
     feed: str = ""
     simulated: bool = False
+    token: TokenState | None = None
+    token_ends_ms: int | None = None
 
 
 class KeyStatus(msgspec.Struct, frozen=True, kw_only=True):

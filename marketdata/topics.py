@@ -20,11 +20,34 @@ _ESCAPED = re.compile(r"(?:_[0-9a-f]{2})+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 STATUS_EXCHANGE = "-STATUS-"
+REPORT_EXCHANGE = "-REPORT-"
+WHY_EXCHANGE = "-WHY-"
 
 
 def status_key(feed: str = "") -> Key:
     """The reserved key on which the state of a feed travels; no exchange has this name."""
     return Key("feed", STATUS_EXCHANGE, Mode.LTP, feed)
+
+
+def report_key() -> Key:
+    """The reserved key on which the adapters' process reports on all it has; see `marketdata.report`."""
+    return Key("all", REPORT_EXCHANGE, Mode.LTP)
+
+
+def why_key(symbol: str, exchange: str, feed: str = "") -> Key:
+    """
+    The reserved key on which the adapters' process tells what it knows of one instrument; no exchange has this name.
+
+    >>> asked_of(why_key("NIFTY 50", "NSE_INDEX", "desk"))
+    ('NIFTY 50', 'NSE_INDEX')
+    """
+    return Key(f"{exchange}:{symbol}", WHY_EXCHANGE, Mode.LTP, feed)
+
+
+def asked_of(key: Key) -> tuple[str, str]:
+    """The symbol and the exchange that a `why_key` asks of."""
+    exchange, _, symbol = key.symbol.partition(":")
+    return symbol, exchange
 
 
 @lru_cache(maxsize=65536)

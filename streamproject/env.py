@@ -120,6 +120,18 @@ class Env:
             )
         return value
 
+    def url(self, name: str) -> str:
+        """
+        The address of a web page or service, "" where there is none.
+
+        Raises ImproperlyConfigured: not http:// or https://, or without a host. The address itself is not repeated: it
+        may hold a secret.
+        """
+        value = self.text(name)
+        if value and not _is_web_url(value):
+            raise ImproperlyConfigured(f"{name} is not a web address; use https://HOST/PATH, or leave it empty.")
+        return value
+
     def database(self, name: str, folder: Path) -> dict[str, Any]:
         """
         Django's DATABASES entry; a relative SQLite path, as the default `db.sqlite3`, lies in `folder`.
@@ -149,6 +161,16 @@ def _is_redis_url(value: str) -> bool:
     if parts.scheme == "unix":
         return parts.path.startswith("/")
     return parts.scheme in ("redis", "rediss") and bool(parts.hostname) and port != 0
+
+
+def _is_web_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        return False
+    is_plain = value.isprintable() and " " not in value
+    return is_plain and parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
 
 
 def _sqlite(path: Path, folder: Path) -> dict[str, Any]:

@@ -55,6 +55,7 @@ TLS_KEY = env.text("TLS_KEY")
 ALLOWED_HOSTS = env.names("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 ALLOWED_ORIGINS = env.names("ALLOWED_ORIGINS")
 ALLOW_REMOTE_ENDPOINTS = env.flag("ALLOW_REMOTE_ENDPOINTS")
+ALERT_WEBHOOK_URL = env.url("ALERT_WEBHOOK_URL")
 
 DEBUG = env.flag("DEBUG")
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))

@@ -95,6 +95,11 @@ def test_what_the_file_says_does_not_reach_child_processes_by_the_environment(tm
         ("REDIS_URL", "http://localhost:6379", "redis://HOST:PORT/0"),
         ("REDIS_URL", "redis://localhost:port", "redis://HOST:PORT/0"),
         ("REDIS_URL", "localhost:6379", "redis://HOST:PORT/0"),
+        ("ALERT_WEBHOOK_URL", "hooks.example.in/x", "use https://HOST/PATH"),
+        ("ALERT_WEBHOOK_URL", "ftp://hooks.example.in/x", "use https://HOST/PATH"),
+        ("ALERT_WEBHOOK_URL", "https:///x", "use https://HOST/PATH"),
+        ("ALERT_WEBHOOK_URL", "https://hooks.example.in:port/x", "use https://HOST/PATH"),
+        ("ALERT_WEBHOOK_URL", "https://hooks.example.in/a b", "use https://HOST/PATH"),
         ("DATABASE_URL", "mysql://localhost/stream", "sqlite:///FILE or postgres://"),
         ("DATABASE_URL", "sqlite://:memory:", "sqlite:///FILE or postgres://"),
         ("DATABASE_URL", "nonsense", "sqlite:///FILE or postgres://"),
@@ -126,6 +131,19 @@ def test_a_redis_password_is_not_repeated_in_the_sentence() -> None:
     with pytest.raises(ImproperlyConfigured) as caught:
         Env({"REDIS_URL": "http://:swordfish@localhost:6379"}).redis_url("REDIS_URL")
     assert "swordfish" not in str(caught.value)
+
+
+def test_a_webhooks_address_is_not_repeated_in_the_sentence() -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        Env({"ALERT_WEBHOOK_URL": "hooks.example.in/swordfish"}).url("ALERT_WEBHOOK_URL")
+    assert "swordfish" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["", "http://127.0.0.1:9000/hook", "https://u:p@ntfy.example.in/topic?tpl=1&m=%7B%7D"]
+)
+def test_web_addresses_are_accepted(value: str) -> None:
+    assert Env({"ALERT_WEBHOOK_URL": value}).url("ALERT_WEBHOOK_URL") == value
 
 
 @pytest.mark.parametrize("value", ["redis://localhost", "rediss://:pw@10.0.0.5:6380/2", "unix:///run/valkey.sock"])

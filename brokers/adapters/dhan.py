@@ -7,6 +7,7 @@ dhanhq 2.3.0, leaves its path out.
 
 from __future__ import annotations
 
+from brokers.contract import LoginWay
 from brokers.families import dhan
 
 ADAPTER = dhan.adapter(
@@ -20,4 +21,5 @@ ADAPTER = dhan.adapter(
         "Made at web.dhan.co under Access DhanHQ APIs; it ends after 24 hours. Market data needs the Data API plan. "
         "For books of 200 levels, tokens made by the login of an app or a partner are reported not to work."
     ),
+    logins=frozenset({LoginWay.REDIRECT, LoginWay.RENEWAL}),
 )

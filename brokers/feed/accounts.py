@@ -1,28 +1,29 @@
 """
 The accounts as the database has them, ready to connect or with the reason why not. Synchronous: call it in a thread.
 
-Here alone it is decided what may connect at all: enabled, with an adapter, with credentials that the broker has not
-refused, to an address credentials may go to, and never simulated beside real.
+Here alone it is decided what may connect at all: enabled, with an adapter, with a token that has not ended and that the
+broker has not refused, to an address credentials may go to, and never simulated beside real.
 """
 
 from __future__ import annotations
 
-import json
+import datetime as dt
 from collections.abc import Mapping
 
 import msgspec
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.utils import timezone
-from django.utils.crypto import salted_hmac
 
 from brokers import registry
-from brokers.contract import ErrorKind, Limits, Spec
-from brokers.feed.connection import REFUSED_STATES, Condition
+from brokers.contract import ErrorKind, Limits, LoginWay, Spec
+from brokers.feed.account_tokens import DEAD, NO_TOKEN, Holder, TokenView, ails, refusal, tries_of
+from brokers.feed.connection import Condition
+from brokers.feed.login_policy import Try
 from brokers.feed.plan import Offer, SocketKind
+from brokers.logins import login_fingerprint
 from brokers.models import Broker, BrokerAccount, validate_endpoint
 from brokers.secrets import WrongKeyError
-from marketdata.ticks import FeedState
+from marketdata.ticks import FeedState, Segment, TokenState
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,8 +41,16 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     credentials: Mapping[str, str]
     endpoint: str
     sockets: tuple[SocketKind, ...]
+    segments: frozenset[Segment]
     simulated: bool
     trouble: Condition | None
+    token: TokenView
+    logins: frozenset[LoginWay]
+    """The ways in which it gets a token."""
+    tries: tuple[Try, ...]
+    """Logins and renewals without a redirect, newest first; only looked up where the token is dead or near its end."""
+    fingerprints: tuple[str, str]
+    """Of its token, and of what it logs in with."""
 
     def __repr__(self) -> str:
         return f"<Account {self.broker} {self.name}>"
@@ -61,30 +70,27 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         return Offer(account=self.id, broker=self.broker, feed=self.feed, priority=self.priority, sockets=self.sockets)
 
 
-def load_accounts() -> list[Account]:
+def load_accounts(now_ms: int) -> list[Account]:
     """
-    Every account there is. One query.
+    Every account there is, as it stands at `now_ms` (Unix ms). One query, and one more where a token is not well.
 
     Raises django.db.DatabaseError.
     """
-    accounts = [_account(row) for row in BrokerAccount.objects.select_related("broker").order_by("id")]
+    rows = list(BrokerAccount.objects.select_related("broker").order_by("id"))
+    tries = tries_of(row.pk for row in rows if ails(row, now_ms))
+    accounts = [_account(row, now_ms, tries.get(row.pk, ())) for row in rows]
     if any(account.is_on and not account.simulated for account in accounts):
         return [_switched_off(account) if account.simulated and account.is_on else account for account in accounts]
     return accounts
 
 
-def mark_refused(account: Account, kind: ErrorKind) -> None:
-    """Remembers that the broker refused these credentials. Raises django.db.DatabaseError."""
+def mark_refused(account: Account, kind: ErrorKind, now_ms: int) -> None:
+    """Remembers that the broker refused these credentials at `now_ms` (Unix ms). Raises django.db.DatabaseError."""
+    spec = registry.load(account.broker).spec
     BrokerAccount.objects.filter(pk=account.id).update(
-        refused_fingerprint=_refusal(kind, fingerprint(account.credentials, account.endpoint)),
-        refused_at=timezone.now(),
+        refused_fingerprint=refusal(kind, spec, account.credentials, account.endpoint),
+        refused_at=dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC),
     )
-
-
-def fingerprint(credentials: Mapping[str, str], endpoint: str) -> str:
-    """Tells credentials from others without telling anything of them."""
-    text = json.dumps([endpoint, sorted(credentials.items())])
-    return salted_hmac("brokers.feed.refused", text, algorithm="sha256").hexdigest()
 
 
 def effective_limits(limits: Limits, broker: Broker, *, is_first: bool = True) -> Limits:
@@ -123,20 +129,31 @@ def _declared(word: int, default: int, setting: int) -> int:
     return setting if word == default else word
 
 
-def _account(row: BrokerAccount) -> Account:
+def _account(row: BrokerAccount, now_ms: int, tries: tuple[Try, ...]) -> Account:
     try:
         spec = registry.load(row.broker.slug).spec
     except registry.UnknownBroker as unknown:
-        return _made(row, None, {}, Condition(FeedState.DISABLED, str(unknown)))
+        return _made(row, None, {}, trouble=Condition(FeedState.DISABLED, str(unknown)))
     try:
         credentials = dict(row.credentials)
     except WrongKeyError as wrong:
-        return _made(row, spec, {}, _off(row) or Condition(FeedState.WAITING_FOR_LOGIN, str(wrong)))
-    trouble = _off(row) or _bad_endpoint(row) or _missing(spec, credentials) or _refused(row, credentials)
-    return _made(row, spec, credentials, trouble)
+        trouble = _off(row) or Condition(FeedState.WAITING_FOR_LOGIN, str(wrong))
+        return _made(row, spec, {}, trouble=trouble, token=TokenView(TokenState.WAITING_FOR_LOGIN, str(wrong)))
+    token = Holder(row, spec, credentials).view(now_ms, tries)
+    dead = Condition(DEAD[token.state], token.sentence) if token.state in DEAD else None
+    reason = _off(row) or _bad_endpoint(row) or dead or _missing(spec, credentials)
+    return _made(row, spec, credentials, trouble=reason, token=token, tries=tries)
 
 
-def _made(row: BrokerAccount, spec: Spec | None, credentials: dict[str, str], trouble: Condition | None) -> Account:
+def _made(
+    row: BrokerAccount,
+    spec: Spec | None,
+    credentials: dict[str, str],
+    *,
+    trouble: Condition | None,
+    token: TokenView = NO_TOKEN,
+    tries: tuple[Try, ...] = (),
+) -> Account:
     feeds = spec.feeds if spec else ()
     return Account(
         id=row.pk,
@@ -156,9 +173,17 @@ def _made(row: BrokerAccount, spec: Spec | None, credentials: dict[str, str], tr
             )
             for number, feed in enumerate(feeds)
         ),
+        segments=spec.segments if spec else frozenset(),
         simulated=bool(row.endpoint) or (spec is not None and spec.simulated),
         trouble=trouble,
+        token=token,
+        logins=spec.logins if spec else frozenset(),
+        tries=tries,
+        fingerprints=(row.token_fingerprint, login_fingerprint(row) if token.is_dead and credentials else ""),
     )
+
+
+# -------------------------------------------------------------------------------------------------------------- trouble
 
 
 def _off(row: BrokerAccount) -> Condition | None:
@@ -183,19 +208,6 @@ def _missing(spec: Spec, credentials: Mapping[str, str]) -> Condition | None:
     if not labels:
         return None
     return Condition(FeedState.WAITING_FOR_LOGIN, f"{' and '.join(labels)} missing; log in, or enter it in the admin.")
-
-
-def _refused(row: BrokerAccount, credentials: Mapping[str, str]) -> Condition | None:
-    """Whether it is these very credentials that the broker refused, in whatever run of ours."""
-    present = fingerprint(credentials, row.endpoint)
-    for kind, state in REFUSED_STATES.items():
-        if row.refused_fingerprint == _refusal(kind, present):
-            return Condition(state, "The broker refused these credentials; they are not tried again. Log in again.")
-    return None
-
-
-def _refusal(kind: ErrorKind, present: str) -> str:
-    return f"{kind.value}:{present}"
 
 
 def _switched_off(account: Account) -> Account:

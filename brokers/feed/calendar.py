@@ -26,12 +26,14 @@ from __future__ import annotations
 
 import enum
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Annotated, NamedTuple
 
 import msgspec
 
+from brokers.contract import MarketKind as Kind
 from marketdata.ticks import Segment
 
 MINUTE_MS = 60_000
@@ -69,20 +71,6 @@ that are not known (global indices, indices of an exchange that is not named): t
 
 
 # ----------------------------------------------------------------------------------------------------------- vocabulary
-
-
-class Kind(enum.StrEnum):
-    """What a market is doing. A session is of any kind but CLOSED and UNKNOWN."""
-
-    CLOSED = "closed"
-    UNKNOWN = "unknown"
-    PRE_OPEN = "pre_open"
-    CONTINUOUS = "continuous"
-    CLOSING_AUCTION = "closing_auction"
-    POST_CLOSE = "post_close"
-    EVENING = "evening"
-    MUHURAT = "muhurat"
-    SPECIAL = "special"
 
 
 OPEN: frozenset[Kind] = frozenset({Kind.CONTINUOUS, Kind.EVENING, Kind.MUHURAT, Kind.SPECIAL})
@@ -236,6 +224,62 @@ def check_order(spans: Sequence[Span]) -> None:
             raise ValueError(f"The session at {later.start} begins before that of {earlier.start} ended.")
 
 
+_LINE = re.compile(r"(?P<kind>.*?)[\s:]*(?P<start>\d{1,2}:\d\d)\s*(?:-|–|to)\s*(?P<end>\d{1,2}:\d\d)", re.IGNORECASE)
+KINDS = tuple(kind for kind in Kind if kind not in (Kind.CLOSED, Kind.UNKNOWN))
+"""What a session may be."""
+
+
+def parse_spans(text: str) -> tuple[Span, ...]:
+    """
+    Sessions as a person writes them, one a line: its kind, its start and its end in India. Empty lines are passed over.
+
+    Raises ValueError: one sentence that names the line.
+
+    >>> spans = parse_spans("Pre-open 9:00 - 9:15\\n\\nspecial 09:15-12:30")
+    >>> [(str(span.kind), span.start, span.end) for span in spans]
+    [('pre_open', '09:00', '09:15'), ('special', '09:15', '12:30')]
+    >>> parse_spans("continuous 09:00-17:00\\nevening 16:30-20:00")
+    Traceback (most recent call last):
+    ValueError: Line 2 begins at 16:30, before the one above it ends at 17:00; write sessions in order, without overlap.
+    """
+    spans: list[Span] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        span = _parse_span(number, line.strip())
+        if spans and span.start < spans[-1].end:
+            raise ValueError(
+                f"Line {number} begins at {span.start}, before the one above it ends at {spans[-1].end}; "
+                "write sessions in order, without overlap."
+            )
+        spans.append(span)
+    return tuple(spans)
+
+
+def _parse_span(number: int, line: str) -> Span:
+    found = _LINE.fullmatch(line)
+    if found is None:
+        raise ValueError(
+            f"Line {number}, “{line[:40]}”, is no session; write its kind, its start and its end, such as "
+            "“muhurat 18:00-19:00”, or leave all empty for a closed day."
+        )
+    word = found["kind"].strip().lower().replace("-", "_").replace(" ", "_")
+    kind = next((kind for kind in KINDS if kind == word), None)
+    if kind is None:
+        raise ValueError(f"Line {number}: “{found['kind'][:40]}” is no kind of session; use one of {', '.join(KINDS)}.")
+    start, end = (_clock(number, found[name]) for name in ("start", "end"))
+    if start >= end:
+        raise ValueError(f"Line {number}: a session from {start} to {end} does not end after it begins.")
+    return Span(kind, start, end)
+
+
+def _clock(number: int, text: str) -> str:
+    hour, minute = text.split(":")
+    if int(hour) > 23 or int(minute) > 59:
+        raise ValueError(f"Line {number}: {text} is no time of day; write one from 00:00 to 23:59.")
+    return f"{int(hour):02}:{minute}"
+
+
 # -------------------------------------------------------------------------------------------------------------- answers
 
 
@@ -252,7 +296,8 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     What a market is doing at an instant, with a sentence for people.
 
     `since_ms` is when it began (a closed phase: at the earliest at midnight), `until_ms` when the next one begins; None
-    where that is not known. `is_provisional`: it rests on a list that is not final, or on a broker's word.
+    where that is not known. `is_provisional`: it rests on a list that is not final, or on a broker's word. `reason` is
+    what shuts a closed market beyond its ordinary hours: a holiday, a weekend, a broker's word; "" for none.
     """
 
     segment: Segment
@@ -261,6 +306,24 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     until_ms: int | None
     sentence: str
     is_provisional: bool = False
+    reason: str = ""
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A segment's whole day, with a sentence for people.
+
+    `trades` are the stretches of open trading, those without a break between them joined. `is_ordinary`: such a day as
+    most are, or a weekend. `is_set`: somebody with authority set it.
+    """
+
+    segment: Segment
+    date: date
+    trades: tuple[Session, ...]
+    sentence: str
+    is_ordinary: bool
+    is_provisional: bool
+    is_set: bool
 
 
 # ------------------------------------------------------------------------------------------------------------ overrides
@@ -414,7 +477,33 @@ class Calendar:
 
     def phase(self, segment: Segment, now_ms: int, overrides: Overrides = NOTHING) -> Phase:
         """What the market is doing at an instant."""
-        return self._phases(segment, now_ms, overrides)[1]
+        return self.phases(segment, now_ms, overrides)[1]
+
+    def phases(self, segment: Segment, now_ms: int, overrides: Overrides = NOTHING) -> tuple[Phase, Phase]:
+        """The phase by facts and set days, and what brokers' words make of it."""
+        day = self._day(segment, india_date(now_ms), overrides)
+        scheduled = self._scheduled(segment, now_ms, day, overrides)
+        if day.is_set or segment is Segment.GLOBAL_INDEX:
+            return scheduled, scheduled
+        words = _words(segment, scheduled.since_ms, now_ms, overrides.words)
+        if not words:
+            return scheduled, scheduled
+        return scheduled, _heard(scheduled, words, now_ms, needs_two=bool(day.shut_by(now_ms)))
+
+    def outlook(self, segment: Segment, day: date, overrides: Overrides = NOTHING) -> Outlook:
+        """What a day will be like, as far as facts and set days tell."""
+        entry = self._day(segment, day, overrides)
+        trades = _joined(entry.sessions)
+        usual = self._usual(segment, day)
+        return Outlook(
+            segment=segment,
+            date=day,
+            trades=trades,
+            sentence=f"{_day_sentence(segment, entry, trades)} {entry.doubt}".rstrip(),
+            is_ordinary=trades == (usual if day.weekday() < 5 else ()),
+            is_provisional=bool(entry.doubt),
+            is_set=entry.is_set,
+        )
 
     def next_open_ms(self, segment: Segment, now_ms: int, overrides: Overrides = NOTHING) -> int | None:
         """
@@ -426,7 +515,7 @@ class Calendar:
 
     def expected_quiet(self, segment: Segment, now_ms: int, overrides: Overrides = NOTHING) -> bool:
         """Whether no price is nothing to wonder at: outside open trading, and always where trading is thin."""
-        return segment not in TELLING_MS or self.phase(segment, now_ms, overrides).kind not in OPEN
+        return is_quiet(self.phase(segment, now_ms, overrides))
 
     def judges_silence(
         self,
@@ -445,16 +534,8 @@ class Calendar:
         from OPEN_MARGIN_MS after its start, and must last as long as TELLING_MS says. So a feed is never blamed for a
         closed, quiet or auctioning market. It is the caller who knows whether the instruments are busy ones.
         """
-        telling_ms = TELLING_MS.get(segment)
-        scheduled, phase = self._phases(segment, now_ms, overrides)
-        if telling_ms is None or scheduled.kind not in JUDGED or phase.kind not in JUDGED:
-            return False
-        silent_since_ms = now_ms - silent_for_ms
-        if phase.is_provisional and not (ticked and silent_since_ms >= phase.since_ms):
-            return False
-        if phase.until_ms is not None and now_ms >= phase.until_ms - CLOSE_MARGIN_MS:
-            return False
-        return now_ms - max(silent_since_ms, phase.since_ms + OPEN_MARGIN_MS) >= telling_ms
+        scheduled, phase = self.phases(segment, now_ms, overrides)
+        return is_telling(segment, counted_ms(scheduled, phase, now_ms, silent_for_ms, ticked=ticked))
 
     # ------------------------------------------------------------------------------------------------------- of one day
 
@@ -505,6 +586,12 @@ class Calendar:
             return f"The exchanges' list of holidays for {day.year} was not out when this one was made."
         return ""
 
+    def _usual(self, segment: Segment, day: date) -> tuple[Session, ...]:
+        """The stretches of open trading of a day on which nothing is the matter."""
+        if segment is Segment.CRYPTO:
+            return self._day(segment, day, NOTHING).sessions
+        return _joined(_sessions(self._ordinary(segment, day), day)) if segment in FAMILY else ()
+
     def _ordinary(self, segment: Segment, day: date) -> tuple[Span, ...]:
         """The ordinary hours at a date; before the first that are known, those."""
         known = self._hours[segment]
@@ -512,17 +599,6 @@ class Calendar:
         return (past[-1:] or known[:1])[0].spans if known else ()
 
     # --------------------------------------------------------------------------------------------------- of one instant
-
-    def _phases(self, segment: Segment, now_ms: int, overrides: Overrides) -> tuple[Phase, Phase]:
-        """The phase by facts and set days, and what brokers' words make of it."""
-        day = self._day(segment, india_date(now_ms), overrides)
-        scheduled = self._scheduled(segment, now_ms, day, overrides)
-        if day.is_set or segment is Segment.GLOBAL_INDEX:
-            return scheduled, scheduled
-        words = _words(segment, scheduled.since_ms, now_ms, overrides.words)
-        if not words:
-            return scheduled, scheduled
-        return scheduled, _heard(scheduled, words, now_ms, needs_two=bool(day.shut_by(now_ms)))
 
     def _scheduled(self, segment: Segment, now_ms: int, day: _Day, overrides: Overrides) -> Phase:
         """The phase by facts and set days alone."""
@@ -554,6 +630,7 @@ class Calendar:
             until_ms=self._next_start(segment, now_ms, overrides, lambda kind: True),
             sentence=f"{sentence} {day.doubt}".rstrip(),
             is_provisional=bool(day.doubt),
+            reason=day.shut_by(now_ms),
         )
 
     def _next_start(
@@ -568,6 +645,61 @@ class Calendar:
     def _ahead(self, segment: Segment, day: date, overrides: Overrides) -> Iterator[Session]:
         for ordinal in range(day.toordinal(), min(day.toordinal() + AHEAD_DAYS, date.max.toordinal() + 1)):
             yield from self.sessions(segment, date.fromordinal(ordinal), overrides)
+
+
+# ------------------------------------------------------------------------------------------------- answers from phases
+
+
+def is_quiet(phase: Phase) -> bool:
+    """See `Calendar.expected_quiet`."""
+    return phase.segment not in TELLING_MS or phase.kind not in OPEN
+
+
+def counted_ms(scheduled: Phase, phase: Phase, now_ms: int, silent_for_ms: int, *, ticked: bool) -> int:
+    """How much of a silence counts as one in open trading (ms), as `Calendar.judges_silence` says; 0: none."""
+    if scheduled.kind not in JUDGED or phase.kind not in JUDGED:
+        return 0
+    silent_since_ms = now_ms - silent_for_ms
+    if phase.is_provisional and not (ticked and silent_since_ms >= phase.since_ms):
+        return 0
+    if phase.until_ms is not None and now_ms >= phase.until_ms - CLOSE_MARGIN_MS:
+        return 0
+    return max(now_ms - max(silent_since_ms, phase.since_ms + OPEN_MARGIN_MS), 0)
+
+
+def is_telling(segment: Segment, silence_ms: int) -> bool:
+    """Whether so much silence that counts is news in a segment."""
+    return segment in TELLING_MS and silence_ms >= TELLING_MS[segment]
+
+
+def closed_sentence(phases: Sequence[Phase], opens_ms: Sequence[int | None], now_ms: int) -> str | None:
+    """
+    One sentence on markets that are all closed, with the next opening of each beside it; None: one is not, or is not
+    known to be.
+
+    >>> now_ms = india_ms(date(2026, 11, 25), "20:00")
+    >>> night = [Phase(segment=each, kind=Kind.CLOSED, since_ms=0, until_ms=None, sentence="")
+    ...          for each in (Segment.NSE, Segment.NFO)]
+    >>> closed_sentence(night, [now_ms + DAY_MS] * 2, now_ms)
+    'NSE and NFO are closed; they open on 26 Nov at 20:00.'
+    >>> closed_sentence(night, [now_ms + DAY_MS, now_ms + MINUTE_MS], now_ms)
+    'NSE and NFO are closed; NFO opens first, at 20:01.'
+    """
+    if not phases or any(phase.kind is not Kind.CLOSED for phase in phases):
+        return None
+    names = [str(phase.segment) for phase in phases]
+    is_one = len(names) == 1
+    reasons = {phase.reason for phase in phases}
+    reason = f": {reasons.pop()}" if len(reasons) == 1 and reasons != {""} else ""
+    known = [(then_ms, name) for then_ms, name in zip(opens_ms, names, strict=True) if then_ms is not None]
+    opening = ""
+    if known:
+        first_ms, first = min(known, key=lambda each: each[0])
+        together = {then_ms for then_ms in opens_ms if then_ms != first_ms} == set()
+        subject = ("it opens" if is_one else "they open") if together else f"{first} opens first,"
+        opening = f"; {subject} {_when(first_ms, now_ms)}"
+    listed = names[0] if is_one else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{listed} {'is' if is_one else 'are'} closed{reason}{opening}."
 
 
 # ----------------------------------------------------------------------------------------------------- parts of answers
@@ -592,6 +724,20 @@ def _left(spans: Sequence[Span], shut: Part) -> tuple[Span, ...]:
     if shut is Part.DAY:
         return ()
     return tuple(span for span in spans if (span.kind is Kind.EVENING) is (shut is Part.MORNING))
+
+
+def _joined(sessions: Sequence[Session]) -> tuple[Session, ...]:
+    """The open ones, those that follow one another without a break as one of the first one's kind."""
+    joined: list[Session] = []
+    for session in sessions:
+        if session.kind not in OPEN:
+            continue
+        if joined and joined[-1].end_ms == session.start_ms:
+            first = joined.pop()
+            joined.append(Session(first.kind, first.start_ms, session.end_ms))
+        else:
+            joined.append(session)
+    return tuple(joined)
 
 
 _DOING: Mapping[Kind, str] = {
@@ -627,6 +773,24 @@ def _closed_sentence(segment: Segment, now_ms: int, opens_ms: int | None, day: _
     shut_by = day.shut_by(now_ms)
     reason = f": {shut_by}" if shut_by else ""
     return f"{segment} is closed{reason}{'; it opens ' + _when(opens_ms, now_ms) if opens_ms else ''}."
+
+
+def _day_sentence(segment: Segment, day: _Day, trades: Sequence[Session]) -> str:
+    """
+    A whole day: "NSE trades from 09:15 to 15:15.", "NSE is closed: Christmas."
+
+    Where a holiday leaves a part of the day, or a special session is on one, it is named.
+    """
+    if segment is Segment.GLOBAL_INDEX and not day.is_set:
+        return "Global indices keep their own exchanges' hours, which are not known here."
+    if not trades:
+        return f"{segment} is closed{f': {day.holiday}' if day.holiday else ''}."
+    if segment is Segment.CRYPTO and not day.is_set:
+        return "CRYPTO trades at every hour."
+    stretches = " and ".join(f"from {india_clock(each.start_ms)} to {india_clock(each.end_ms)}" for each in trades)
+    purpose = f" ({day.special})" if day.special else ""
+    rest = f"; else it is closed: {day.holiday}" if day.holiday and day.holiday != day.special else ""
+    return f"{segment} trades {stretches}{purpose}{rest}."
 
 
 def _when(then_ms: int, now_ms: int) -> str:
@@ -677,6 +841,7 @@ def _heard(scheduled: Phase, words: Sequence[Word], now_ms: int, *, needs_two: b
         until_ms=min(scheduled.until_ms or midnight_ms, midnight_ms),
         sentence=f"{newest.source} says that {scheduled.segment} {_DOING[kind]}.",
         is_provisional=True,
+        reason=f"{newest.source} says so" if kind is Kind.CLOSED else "",
     )
 
 

@@ -11,14 +11,13 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
-import httpx
 import structlog
 
+from brokers.calls import walk
 from brokers.contract import (
     Adapter,
     DecodeError,
@@ -27,31 +26,36 @@ from brokers.contract import (
     Feed,
     Frame,
     Handshake,
-    HttpRequest,
-    HttpResponse,
     Limits,
+    MarketKind,
     Notice,
     NoticeKind,
     Refused,
     Reply,
     Session,
-    Steps,
     Update,
 )
 from brokers.feed.backoff import Backoff
 from brokers.feed.counters import Counters
+from brokers.feed.knocks import Knocks
 from brokers.feed.subscriptions import Pacer, Subscriptions
 from brokers.feed.transports import OPENERS, Closed, Socket, Unspeakable, UpgradeRefused
-from brokers.models import is_loopback
-from marketdata.ticks import FeedState, Mode, Token
+from marketdata.ticks import FeedState, Mode, Segment, Token
 
 log = structlog.get_logger(__name__)
 
-HTTP_TIMEOUT_S = 10.0
 GRACE_S = 0.1
 """Before a socket is called silent, what waits unread (this process may have stalled) gets so long to be read."""
+IMAGE_S = 5.0
+"""What comes so soon after a subscription may be an image of old prices: it does not prove that anything is traded."""
+BUSY = 5
+"""Of fewer instruments (an index apart) nothing need come for minutes, also in an open market."""
+INDICES = frozenset({Segment.NSE_INDEX, Segment.BSE_INDEX, Segment.MCX_INDEX, Segment.INDEX})
+"""Each of their instruments is busy while its market is open."""
 SAMPLES = 20
 SAMPLE_BYTES = 4096
+BURST = 30
+"""A connection of its own may make so many attempts a minute."""
 TEXTS = 20
 """So many different complaints of a broker are logged for each connection; the rest is only counted."""
 
@@ -99,7 +103,11 @@ class Connection:
     Keeps one socket open for as long as `run` is not cancelled.
 
     `deliver` takes each frame's updates with the Unix ms at which it was read; `on_change` is called when `condition`
-    or `refused` changed; `on_lost`, with what it carried, when a socket that stood is gone. `run` returns by itself
+    or `refused` changed; `on_lost`, with what it carried, when a socket that stood is gone. `knocks` is shared by those
+    that count together at the broker, and `on_knock` is told of each attempt: when it was made (Unix ms by `clock`),
+    and what came of it so far ("begun", "ok", "refused", "failed") with a reason. `on_markets` is told what the broker
+    says that segments are doing. `tells` is asked about feeds that do not beat: whether it says anything that in these
+    segments no price came for so many seconds; True if there was one since the socket stands. `run` returns by itself
     only when the broker refused the credentials: then `refusal` is set, or `forbid` was called.
     """
 
@@ -114,7 +122,14 @@ class Connection:
         on_lost: Callable[[Iterable[Token]], None],
         counters: Counters,
         chance: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
+        knocks: Knocks | None = None,
+        on_knock: Callable[[int, str, str], None] = lambda at_ms, outcome, reason: None,
+        on_markets: Callable[[Mapping[Segment, MarketKind]], None] = lambda markets: None,
+        tells: Callable[[Collection[Segment], float, bool], bool] = lambda segments, silent_for_s, ticked: True,
     ) -> None:
+        self.muted = False
+        """Reads and listens, but hands nothing on: another connection still delivers the same instruments."""
         self.limits = limits
         self.subscriptions = Subscriptions()
         self.condition = Condition(FeedState.CONNECTING, "Connecting.")
@@ -124,6 +139,9 @@ class Connection:
         """Instruments the broker said no to, and its words."""
         self.samples: deque[Sample] = deque(maxlen=SAMPLES)
         """The newest frames that could not be decoded."""
+        self.reconnects: Counter[str] = Counter()
+        """How often it came back, by the kind of what had ended it."""
+        self.decode_errors = 0
         self.is_up = False
         """Whether the socket stands."""
         self.changed_s = time.monotonic()
@@ -134,16 +152,33 @@ class Connection:
         self._on_lost = on_lost
         self._counters = counters
         self._backoff = Backoff(chance)
+        self._clock = clock
+        self._knocks = knocks or Knocks(BURST)
+        self._on_knock = on_knock
+        self._knocked_ms = 0
         self._pacer = Pacer()
         self._dirty = asyncio.Event()
         """Something may have to be said to the broker."""
         self._nudge = asyncio.Event()
         """The machine woke up: waits are over, and a socket that was silent meanwhile is dead."""
+        self._on_markets = on_markets
+        self._tells = tells
         self._heard_s = 0.0
         self._heard_ms = 0
+        self._asked_s = 0.0
+        """When the broker was last told what is wanted."""
+        self._priced_s = 0.0
+        """When the last price came that was no image; before the first one, when something was first subscribed."""
+        self._has_ticked = False
+        """Whether there was such a price since the socket stands."""
         self._texts: set[str] = set()
         self._forbidden: Condition | None = None
         self._log = log.bind(feed=name)
+
+    @property
+    def heard_ms(self) -> int | None:
+        """When its latest frame came, or its socket was opened (Unix ms); None: neither was."""
+        return self._heard_ms or None
 
     # ---------------------------------------------------------------------------------------------------------- orders
 
@@ -171,8 +206,10 @@ class Connection:
     async def run(self) -> None:
         """Connects, talks, reconnects. Returns when the credentials are refused, to it or to another."""
         while True:
+            await self._knock()
             ended = await self._live()
             lived_s = self._fall()
+            self._count_end(ended, lived_s)
             if self._forbidden is not None:
                 self._become(*self._forbidden)
                 return
@@ -181,11 +218,34 @@ class Connection:
                 self._give_up(ended)
                 return
             self._counters.reconnects[ended.kind] += 1
+            self.reconnects[ended.kind.value] += 1
             self._log.warning("feed_down", reason=str(ended), kind=ended.kind.value, retry_s=round(wait_s, 1))
             self._become(FeedState.RECONNECTING, f"No connection: {ended}. Trying again in {wait_s:.1f} s.")
             self._nudge.clear()
             if await self._nudged(wait_s):
                 self._backoff.restart()
+
+    async def _knock(self) -> None:
+        """Waits until the broker may be bothered again; being woken does not shorten that."""
+        while (wait_ms := self._knocks.next_ms(self._now_ms()) - self._now_ms()) > 0:
+            text = f"Waiting {wait_ms / 1000:.0f} s before the next attempt, so as not to be locked out by the broker."
+            self._become(FeedState.RECONNECTING, text)
+            await asyncio.sleep(min(wait_ms / 1000, 1.0))
+        self._knocked_ms = self._now_ms()
+        self._knocks.add(self._knocked_ms)
+        self._on_knock(self._knocked_ms, "begun", "")
+
+    def _count_end(self, ended: _Ended, lived_s: float) -> None:
+        """What the broker's door had to say to this attempt; one that stood for a while was told already."""
+        if lived_s:
+            return
+        if ended.kind is ErrorKind.LIMIT:
+            self._knocks.denied(self._now_ms())
+        refused = ended.kind in (ErrorKind.LIMIT, *REFUSED_STATES)
+        self._on_knock(self._knocked_ms, "refused" if refused else "failed", f"{ended.kind.value}: {ended}")
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
 
     def _fall(self) -> float:
         """The socket, if there was one, is gone; for how many seconds it stood."""
@@ -260,15 +320,18 @@ class Connection:
 
     async def _handshake(self) -> Handshake:
         adapter, feed, credentials, endpoint = self._route
-        steps = adapter.open(feed, credentials, endpoint or feed.endpoint, time.time_ns() // 1_000_000)
+        steps = adapter.open(feed, credentials, endpoint or feed.endpoint, self._now_ms())
         return await walk(steps)
 
     def _stand(self) -> None:
         self.is_up = True
-        self.changed_s = self._heard_s = time.monotonic()
+        self.changed_s = self._heard_s = self._priced_s = time.monotonic()
+        self._has_ticked = False
         self._heard_ms = time.time_ns() // 1_000_000
         self._nudge.clear()
         self._dirty.set()
+        self._knocks.let_in()
+        self._on_knock(self._knocked_ms, "ok", "")
         self._log.info("feed_up", instruments=len(self.subscriptions))
         self._become(FeedState.CONNECTED, "Connected.")
 
@@ -304,7 +367,7 @@ class Connection:
         while True:
             frame = await recv()
             received_ms = time.time_ns() // 1_000_000
-            self._heard_ms, self._heard_s = received_ms, time.monotonic()
+            self._heard_ms, self._heard_s = received_ms, (now_s := time.monotonic())
             counters.frames += 1
             events: Sequence[Event]
             try:
@@ -314,7 +377,10 @@ class Connection:
                 self._keep(frame, error, received_ms)
             updates = [event for event in events if event.__class__ is Update]
             if updates:
-                deliver(updates, received_ms)
+                if now_s - self._asked_s > IMAGE_S:
+                    self._priced_s, self._has_ticked = now_s, True
+                if not self.muted:
+                    deliver(updates, received_ms)
                 if unheard or self.refused:
                     self._hear(updates)
             if len(updates) != len(events):
@@ -322,6 +388,7 @@ class Connection:
 
     def _keep(self, frame: Frame, error: DecodeError, received_ms: int) -> None:
         self._counters.decode_errors += 1
+        self.decode_errors += 1
         start = frame[:SAMPLE_BYTES]
         content = start.encode() if isinstance(start, str) else start
         self.samples.append(Sample(received_ms, str(error), content[:SAMPLE_BYTES].hex()))
@@ -349,6 +416,8 @@ class Connection:
             self._complaint(notice)
         elif notice.kind in (NoticeKind.MESSAGE, NoticeKind.MARKET_STATUS) and notice.text:
             self._say_once("broker_says", notice.text)
+        if notice.markets:
+            self._on_markets(notice.markets)
 
     def _complaint(self, notice: Notice) -> None:
         self._counters.broker_errors += 1
@@ -378,12 +447,14 @@ class Connection:
                 await self._dirty.wait()
                 continue
             if idle:
-                self._heard_s = time.monotonic()  # silence counts from the first subscription
+                self._heard_s = self._priced_s = time.monotonic()  # silence counts from the first subscription
             say = session.subscribe if command.subscribe else session.unsubscribe
             for frame in say(command.tokens, command.mode):
                 await self._pace()
                 self._pacer.count(time.monotonic())
                 await socket.send(frame)
+            if command.subscribe:
+                self._asked_s = time.monotonic()
 
     async def _pace(self) -> None:
         wait_s = self._pacer.wait_s(self.limits.frames_per_second, now_s=time.monotonic())
@@ -401,18 +472,47 @@ class Connection:
     # -------------------------------------------------------------------------------------------------------- watching
 
     async def _watch(self) -> None:
-        """Ends the connection when it is silent for too long while something is subscribed, or was while we slept."""
+        """
+        Ends the connection when it is silent for too long while something is subscribed, or was while we slept.
+
+        A feed that does not beat is silent in a quiet market too: there the silence itself must say something.
+        """
         silence_s = self._route.feed.silence_s
         while True:
             left_s = self._heard_s + silence_s - time.monotonic()
             if await self._nudged(left_s if left_s > 0 else min(silence_s, 1.0)):
                 await asyncio.sleep(GRACE_S)
-                if time.time_ns() // 1_000_000 - self._heard_ms > silence_s * 1000:
+                silent_s = time.time_ns() / 1e9 - self._heard_ms / 1000
+                if silent_s > silence_s and self._slept_through(silent_s):
                     raise _Ended(ErrorKind.NETWORK, "nothing came while this machine slept")
             elif self.subscriptions.sent and self._is_silent(silence_s):
                 await asyncio.sleep(GRACE_S)
-                if self._is_silent(silence_s):
+                if self._is_silent(silence_s) and self._says_something():
                     raise _Ended(ErrorKind.NETWORK, f"nothing came for {silence_s:g} s")
+
+    def _says_something(self) -> bool:
+        """Whether no frame means that the socket is dead: always of a feed that beats, else of busy instruments."""
+        if self._route.feed.beats:
+            return True
+        held = Counter(token.segment for token in self.subscriptions.wanted())
+        telling = self._telling(held, time.monotonic() - self._priced_s)
+        return not INDICES.isdisjoint(telling) or sum(held[segment] for segment in telling) >= BUSY
+
+    def _slept_through(self, silent_s: float) -> bool:
+        """
+        Whether no frame while the machine slept means that the socket is dead.
+
+        Of a feed that does not beat it means nothing in a quiet market. There it is the transport's own pings that find
+        a dead socket: after `Feed.ping_s` and the time a pong may take, where it has them.
+        """
+        feed = self._route.feed
+        if feed.beats or feed.ping_s is None:
+            return True
+        return bool(self._telling({token.segment for token in self.subscriptions.wanted()}, silent_s))
+
+    def _telling(self, segments: Collection[Segment], silent_s: float) -> set[Segment]:
+        """The segments whose part of the silence says something."""
+        return {segment for segment in segments if self._tells((segment,), silent_s, self._has_ticked)}
 
     def _is_silent(self, silence_s: float) -> bool:
         return time.monotonic() - self._heard_s >= silence_s
@@ -430,32 +530,3 @@ async def _opened(handshake: Handshake, feed: Feed) -> AsyncIterator[Socket]:
     except BaseException:
         socket.abort()
         raise
-
-
-async def walk(steps: Steps) -> Handshake:
-    """
-    Makes the HTTP calls an adapter asks for, up to its handshake.
-
-    Raises Refused, and OSError where nobody answers.
-    """
-    try:
-        request = next(steps)
-        while True:
-            request = steps.send(await _call(request))
-    except StopIteration as done:
-        handshake: Handshake = done.value
-        return handshake
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        # Its text may hold the address, and that a token.
-        raise ConnectionError(f"an HTTP call before the connection failed ({type(error).__name__})") from None
-
-
-async def _call(request: HttpRequest) -> HttpResponse:
-    # A proxy of the environment is for the way out, not for a simulator beside us.
-    here = is_loopback(urlsplit(request.url).hostname or "")
-    form = None if request.form is None else dict(request.form)
-    async with httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, trust_env=not here) as client:
-        response = await client.request(
-            request.method, request.url, headers=dict(request.headers), data=form, json=request.json
-        )
-    return HttpResponse(status=response.status_code, body=response.content, headers=dict(response.headers))

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
 
-from brokers.contract import Adapter, ErrorKind
+from brokers.contract import Adapter, ErrorKind, MarketKind
 from brokers.feed.accounts import Account
 from brokers.feed.connection import Condition, Connection, Route
 from brokers.feed.counters import Counters
+from brokers.feed.hours import NO_DATA_S
+from brokers.feed.knocks import Knocks
 from brokers.feed.plan import ConnectionId, SocketKind
 from brokers.feed.publisher import Source
-from marketdata.ticks import FeedState, Mode, Token
+from marketdata.ticks import FeedState, Mode, Segment, Token
 
 IDLE_CLOSE_S = 10.0
 """A connection that carries nothing is closed after so long; an account's first one stays."""
-NO_DATA_S = 10.0
-"""An instrument of which nothing came for so long after it was subscribed is reported."""
 
 MOVE_AFTER_S = 2.0
 """A connection that is down for so long gives its instruments away; shorter breaks heal by themselves."""
 
+LEAST_BURST = 10
+"""So many attempts a minute an account may make at each kind of socket, or as many as it may have of them and a few."""
+TAKEN_OVER_S = 10.0
+"""A connection that shall take another's place must stand after so long; else it has to do without its help."""
+HEARD_S = 2.0
+"""So long it may take until each of its instruments has ticked, before it takes over."""
+
+CHECK_S = 0.02
+
 OPENING = Condition(FeedState.CONNECTING, "Connecting.")
+
+Assignment = Mapping[ConnectionId, Mapping[Token, Mode | None]]
+"""What each connection carries; None: no more."""
 
 Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
 """Starts a task in the tree that this belongs to."""
@@ -34,7 +48,10 @@ class Pool:
 
     One connection is held even when nothing is wanted: the first instrument reaches the broker without waiting for a
     login, and a token that has expired is known before somebody needs it. `on_refused` is called once, when the broker
-    refuses the credentials; from then on nothing connects anew.
+    refuses the credentials; from then on nothing connects anew. `knocks` makes the account's attempts at each kind of
+    socket, remembered over restarts; `on_knock` is told of each: its kind, and what `Connection` tells. `before` is the
+    pool of the same account that logged in with something else, and whose place this one is to take (`take_over`).
+    `on_markets` and `tells` are those of `Connection`.
     """
 
     def __init__(
@@ -48,6 +65,12 @@ class Pool:
         on_refused: Callable[[ErrorKind], None],
         counters: Counters,
         idle_close_s: float = IDLE_CLOSE_S,
+        clock: Callable[[], float] = time.time,
+        knocks: Callable[[str], Knocks] | None = None,
+        on_knock: Callable[[str, int, str, str], None] = lambda kind, at_ms, outcome, reason: None,
+        before: Pool | None = None,
+        on_markets: Callable[[Mapping[Segment, MarketKind]], None] = lambda markets: None,
+        tells: Callable[[Collection[Segment], float, bool], bool] = lambda segments, silent_for_s, ticked: True,
     ) -> None:
         self.account = account
         self.connections: dict[ConnectionId, Connection] = {}
@@ -60,6 +83,15 @@ class Pool:
         self._on_refused = on_refused
         self._counters = counters
         self._idle_close_s = idle_close_s
+        self._clock = clock
+        self._knocks = knocks or defaultdict[str, Knocks](lambda: Knocks(burst(account))).__getitem__
+        self._on_knock = on_knock
+        self._on_markets = on_markets
+        self._tells = tells
+        self._before = before
+        """Whose place this one is taking; it keeps what stands there when the new credentials turn out to be bad."""
+        self._is_forbidden = False
+        """Nobody asked the broker: it is known without that."""
         self._first = ConnectionId(account.id, account.sockets[0].kind, 0)
         self._is_open = False
         self._tasks: dict[ConnectionId, asyncio.Task[None]] = {}
@@ -69,14 +101,81 @@ class Pool:
 
     # -------------------------------------------------------------------------------------------------------- orders
 
-    def open(self, assignment: Mapping[ConnectionId, Mapping[Token, Mode | None]]) -> None:
-        """Connects, and carries this from the start."""
+    def open(self, assignment: Assignment) -> None:
+        """Connects, and carries this and nothing else."""
         self._is_open = True
         self._connection(self._first)
-        self.apply(assignment)
+        gone = {
+            id_: {token: None for token in each.subscriptions.wanted() if token not in assignment.get(id_, {})}
+            for id_, each in self.connections.items()
+        }
+        for changes in (gone, assignment):
+            self.apply(changes)
 
-    def apply(self, changes: Mapping[ConnectionId, Mapping[Token, Mode | None]]) -> None:
+    async def take_over(self, assignment: Callable[[], Assignment]) -> None:
+        """
+        Opens in the place of the pool `before`; `assignment` is what it shall carry now.
+
+        Brokers count sockets. Where there is room for one more, each new connection stands before the one in whose
+        place it comes is closed, and no tick is missed; where there is none, the old one goes first. When the broker
+        refuses the new credentials, what stands goes on until it ends.
+        """
+        before = self._before
+        assert before is not None, "there is nothing to take over"
+        for id_ in list(before.connections):
+            if self._has_room_beside(before, id_):
+                await self._relieve(before, id_, assignment().get(id_, {}))
+            if self.refusal is not None:
+                before.forbid(self.refusal)
+                return
+            await before.close_one(id_)
+        await before.close(forget_books=not self.connections)
+        self._before = None
+        self.open(assignment())
+        self._on_change()
+
+    def _has_room_beside(self, before: Pool, id_: ConnectionId) -> bool:
+        """Whether the connection stands, and the account may have one more of its kind for a moment."""
+        held = sum(each.kind == id_.kind for each in [*before.connections, *self.connections])
+        is_same_world = before._source is self._source
+        most = self._socket(id_.kind).limits.connections_per_account
+        return is_same_world and before.connections[id_].is_up and held < most
+
+    async def _relieve(self, before: Pool, id_: ConnectionId, modes: Mapping[Token, Mode | None]) -> None:
+        """A connection that reads along until it knows what the other does; one that gets nowhere gets no help."""
+        connection = self._made(id_)
+        connection.muted = True
+        for token, mode in modes.items():
+            connection.want(token, mode)
+        self.connections[id_] = connection
+        self._tasks[id_] = self._spawn(self._run(id_, connection))
+        await _within(TAKEN_OVER_S, lambda: connection.is_up or self.refusal is not None)
+        if connection.is_up:
+            heard = connection.subscriptions
+            await _within(HEARD_S, lambda: heard.is_settled and not heard.unheard)
+        if self.refusal is None:
+            before.mute(id_)
+            connection.muted = False
+
+    def mute(self, id_: ConnectionId) -> None:
+        """Another connection delivers what this one carries."""
+        if id_ in self.connections:
+            self.connections[id_].muted = True
+
+    def forbid(self, condition: Condition) -> None:
+        """The credentials are known to be worthless: nothing connects anew; sockets that stand go on until they end."""
+        if self.refusal is None:
+            self.refusal, self._is_forbidden = condition, True
+            for id_, connection in self.connections.items():
+                connection.forbid(condition)
+                if not connection.is_up:
+                    self._tasks[id_].cancel()
+            self._on_change()
+
+    def apply(self, changes: Assignment) -> None:
         """Carries what the plan says; opens connections it names for the first time. Before `open` it does nothing."""
+        if self._before is not None and self.refusal is not None:
+            self._before.apply(changes)
         if not self._is_open:
             return
         for id_, modes in changes.items():
@@ -97,11 +196,23 @@ class Pool:
 
     def woke(self) -> None:
         """The machine slept: each connection looks after itself."""
-        for connection in self.connections.values():
+        for connection in [*self.connections.values(), *(self._before.connections.values() if self._before else ())]:
             connection.woke()
 
-    async def close(self) -> None:
+    async def close_one(self, id_: ConnectionId) -> None:
+        """Closes a connection; returns when it is gone."""
+        timer = self._closing.pop(id_, None)
+        if timer is not None:
+            timer.cancel()
+        if self.connections.pop(id_, None) is not None:
+            task = self._tasks.pop(id_)
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def close(self, *, forget_books: bool = True) -> None:
         """Closes every connection in order; returns when they are gone."""
+        if self._before is not None:
+            await self._before.close(forget_books=False)
         for timer in self._closing.values():
             timer.cancel()
         tasks = {*self._tasks.values(), *self._ended}
@@ -109,29 +220,38 @@ class Pool:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        self._source.snapshots.clear_books()
+        if forget_books:
+            self._source.snapshots.clear_books()
 
     # ------------------------------------------------------------------------------------------------------- questions
 
     def condition(self) -> Condition:
         """The account's state: the worst that concerns all of it, else how many connections are down."""
-        if self.refusal is not None:
+        if self._before is not None and self._before.stands():
+            return self._before.condition()
+        if self.refusal is not None and not (self._is_forbidden and self.stands()):
             return self.refusal
         conditions = [each.condition for each in self.connections.values()] or [OPENING]
         down = [each for each in conditions if each.state is not FeedState.CONNECTED]
         if not down:
-            return Condition(FeedState.CONNECTED, "Connected.")
+            return Condition(FeedState.CONNECTED, "Connected." if self.refusal is None else self.refusal.message)
         if len(down) == len(conditions):
             return down[0]
         return Condition(
             FeedState.RECONNECTING, f"{len(down)} of {len(conditions)} connections are down: {down[0].message}"
         )
 
+    def stands(self) -> bool:
+        """Whether any of its sockets does."""
+        return any(each.is_up for each in self.connections.values())
+
     def down(self, now_s: float) -> set[ConnectionId]:
         """
         The connections that have not worked for a while. Where none works, all the account may have: another one would
         not either.
         """
+        if self._before is not None and self._before.stands():
+            return self._before.down(now_s)
         if self.refusal is not None:
             return possible(self.account) - {id_ for id_, each in self.connections.items() if each.is_up}
         broken = {id_ for id_, each in self.connections.items() if not each.is_up}
@@ -142,10 +262,10 @@ class Pool:
         """Instruments the broker said no to, and its words."""
         return {token: text for each in self.connections.values() for token, text in each.refused.items()}
 
-    def silent_tokens(self, now_s: float) -> set[Token]:
-        """Instruments subscribed for a while on a connection that stands, of which nothing ever came."""
+    def silent_tokens(self, now_s: float) -> dict[Token, float]:
+        """Instruments subscribed for so many seconds on a connection that stands, of which nothing ever came."""
         return {
-            token
+            token: now_s - since_s
             for connection in self.connections.values()
             if connection.is_up
             for token, since_s in connection.subscriptions.unheard.items()
@@ -174,6 +294,11 @@ class Pool:
             on_change=partial(self._changed, id_),
             on_lost=self._source.clear_books,
             counters=self._counters,
+            clock=self._clock,
+            knocks=self._knocks(id_.kind),
+            on_knock=partial(self._on_knock, id_.kind),
+            on_markets=self._on_markets,
+            tells=self._tells,
         )
 
     async def _run(self, id_: ConnectionId, connection: Connection) -> None:
@@ -226,3 +351,16 @@ def possible(account: Account) -> set[ConnectionId]:
         for socket in account.sockets
         for number in range(socket.limits.connections_per_account)
     }
+
+
+def burst(account: Account) -> int:
+    """How many attempts a minute the account may make at each kind of socket."""
+    return max([LEAST_BURST, *(socket.limits.connections_per_account + 5 for socket in account.sockets)])
+
+
+async def _within(timeout_s: float, is_so: Callable[[], bool]) -> bool:
+    """Waits until something is so, so long at most; whether it is."""
+    end_s = time.monotonic() + timeout_s
+    while not is_so() and time.monotonic() < end_s:  # noqa: ASYNC110 - what it waits for tells nobody
+        await asyncio.sleep(CHECK_S)
+    return is_so()

@@ -21,7 +21,7 @@ from brokers.feed.plan import Instrument
 from brokers.feed.snapshots import Snapshots, project
 from brokers.models import is_loopback
 from marketdata.ticks import FeedStatus, Key, Mode, Tick, Token
-from marketdata.topics import STATUS_EXCHANGE, key_of_topic, status_key, topic_of
+from marketdata.topics import REPORT_EXCHANGE, STATUS_EXCHANGE, WHY_EXCHANGE, key_of_topic, status_key, topic_of
 from marketdata.wire import SNAPSHOT, encode, encode_status
 
 log = structlog.get_logger(__name__)
@@ -44,7 +44,7 @@ class BusError(Exception):
 class Stream:
     """One key that was ever demanded: its topic and its sequence, which lives as long as the process."""
 
-    __slots__ = ("demanded", "instrument", "mode", "seq", "topic")
+    __slots__ = ("demanded", "instrument", "mode", "seq", "since_ms", "topic")
 
     def __init__(self, key: Key, topic: bytes, seq: int) -> None:
         self.instrument = Instrument(key.symbol, key.exchange, key.feed)
@@ -54,6 +54,8 @@ class Stream:
         """That of the latest tick."""
         self.demanded = False
         """Whether somebody subscribes it now."""
+        self.since_ms = 0
+        """Since when (Unix ms) `demanded` is what it is."""
 
 
 class Line:
@@ -77,6 +79,8 @@ class Source:
         self.simulated = simulated
         self.snapshots = Snapshots()
         self.lines: dict[Token, Line] = {}
+        self.heard_ms = 0
+        """When the latest frame with an update came (Unix ms)."""
         self._publisher = publisher
 
     def deliver(self, updates: Collection[Update], received_ms: int) -> None:
@@ -90,6 +94,7 @@ class Source:
         publisher, lines, merge = self._publisher, self.lines, self.snapshots.merge
         broker, simulated, counters = self.broker, self.simulated, self._publisher.counters
         counters.updates += len(updates)
+        self.heard_ms = received_ms
         for update in updates:
             line = lines.get(update.token)
             if line is None:
@@ -162,8 +167,9 @@ class Publisher:
     The XPUB and the demand that arrives on it.
 
     `on_demand` is called when something is wanted anew, more or less deeply, or no more: see `take_changes`.
-    `on_status_asked` is called with a feed whose status somebody subscribes; answer with `send_status`. `open` needs a
-    running event loop.
+    `on_status_asked` is called with a feed whose status somebody subscribes; answer with `send_status`. `on_report_asked`
+    is called with a reserved key on which somebody wants a report; answer with `send_report`. `open` needs a running
+    event loop.
     """
 
     def __init__(
@@ -173,6 +179,7 @@ class Publisher:
         *,
         on_demand: Callable[[], None],
         on_status_asked: Callable[[str], None],
+        on_report_asked: Callable[[Key], None] = lambda key: None,
         counters: Counters | None = None,
         linger_s: float = LINGER_S,
     ) -> None:
@@ -183,6 +190,7 @@ class Publisher:
         self._host = host
         self._on_demand = on_demand
         self._on_status_asked = on_status_asked
+        self._on_report_asked = on_report_asked
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
         self._send = self._socket.send
@@ -197,6 +205,7 @@ class Publisher:
         self._changed: dict[Instrument, None] = {}
         self._lines: dict[Instrument, Line] = {}
         self._status_feeds: set[str] = set()
+        self._report_keys: set[Key] = set()
         self._expiry: asyncio.TimerHandle | None = None
 
     # -------------------------------------------------------------------------------------------------- start and stop
@@ -269,6 +278,10 @@ class Publisher:
         modes = self._wanted.get(instrument)
         return max(modes) if modes else None
 
+    def streams(self, instrument: Instrument) -> Collection[Stream]:
+        """The modes in which an instrument is wanted, lingering ones included. Read only."""
+        return self._wanted.get(instrument, {}).values()
+
     def is_demanded(self, instrument: Instrument) -> bool:
         """Whether somebody subscribes the instrument right now; one that lingers nobody does."""
         return any(stream.demanded for stream in self._wanted.get(instrument, {}).values())
@@ -308,6 +321,8 @@ class Publisher:
             self._hear_nonsense(topic)
         elif key.exchange == STATUS_EXCHANGE:
             self._hear_of_status(key.feed, subscribes=subscribes)
+        elif key.exchange in (REPORT_EXCHANGE, WHY_EXCHANGE):
+            self._hear_of_report(key, subscribes=subscribes)
         elif subscribes:
             self._subscribe(key, topic)
         elif topic in self._streams:
@@ -325,13 +340,21 @@ class Publisher:
         else:
             self._status_feeds.discard(feed)
 
+    def _hear_of_report(self, key: Key, *, subscribes: bool) -> None:
+        if subscribes:
+            self._report_keys.add(key)
+            self._on_report_asked(key)
+        else:
+            self._report_keys.discard(key)
+
     def _subscribe(self, key: Key, topic: bytes) -> None:
         stream = self._streams.get(topic)
         if stream is None:
             stream = self._streams[topic] = Stream(key, topic, self.epoch_ms)
         elif topic not in self._leaving and not stream.demanded:
             stream.seq += 1  # What ticked since nobody wanted it is not known, but that something is missing is.
-        stream.demanded = True
+        if not stream.demanded:
+            stream.demanded, stream.since_ms = True, time.time_ns() // 1_000_000
         self._leaving.pop(topic, None)
         modes = self._wanted.setdefault(stream.instrument, {})
         if stream.mode not in modes:
@@ -351,7 +374,7 @@ class Publisher:
     def _unsubscribe(self, stream: Stream) -> None:
         if not stream.demanded:
             return
-        stream.demanded = False
+        stream.demanded, stream.since_ms = False, time.time_ns() // 1_000_000
         loop = asyncio.get_running_loop()
         self._leaving[stream.topic] = loop.time() + self.linger_s
         if self._expiry is None:
@@ -457,6 +480,20 @@ class Publisher:
         self.counters.statuses += 1
         payload = encode_status(status, number=self._number, epoch_ms=self.epoch_ms)
         self._send(topic_of(status_key(feed)) + payload, zmq.NOBLOCK)
+        self.look()
+
+    @property
+    def report_keys(self) -> Collection[Key]:
+        """The reserved keys on which somebody wants a report."""
+        return self._report_keys
+
+    def send_report(self, key: Key, payload: bytes) -> None:
+        """
+        Sends a report on the key it was asked on.
+
+        It takes no number: those who count numbers, the bridges, never ask for one.
+        """
+        self._send(topic_of(key) + payload, zmq.NOBLOCK)
         self.look()
 
 

@@ -59,6 +59,11 @@ class Subscriptions:
         return len(self._sent)
 
     @property
+    def is_settled(self) -> bool:
+        """Whether the broker was told all there is to say."""
+        return not any(self._to_send.values()) and not any(self._to_drop.values())
+
+    @property
     def unheard(self) -> dict[Token, float]:
         """What the broker was told and has not answered with a word or a price: when (s) it was told. Read only."""
         return self._unheard
@@ -66,6 +71,10 @@ class Subscriptions:
     def mode(self, token: Token) -> Mode | None:
         """The mode in which an instrument is wanted here; None: it is not."""
         return self._wanted.get(token)
+
+    def told(self, token: Token) -> Mode | None:
+        """The mode that the broker was told on this connection; None: it was not told of it."""
+        return self._sent.get(token)
 
     def wanted(self) -> dict[Token, Mode]:
         """All that is wanted here, in the order of demand."""

@@ -8,9 +8,11 @@ second or so, without a restart.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import datetime as dt
 import time
-from collections import Counter
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -19,14 +21,23 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from brokers import registry
-from brokers.contract import ErrorKind
+from brokers.contract import ErrorKind, MarketKind
+from brokers.feed.account_tokens import DEAD
 from brokers.feed.accounts import Account, load_accounts, mark_refused
-from brokers.feed.connection import REFUSED_STATES, Condition
+from brokers.feed.alerting import Alerting
+from brokers.feed.alerts import AccountHealth
+from brokers.feed.calendar import DayOverride
+from brokers.feed.calendar_store import load_calendar, load_days
+from brokers.feed.connection import Condition
 from brokers.feed.counters import Counters
+from brokers.feed.hours import Hours
+from brokers.feed.keeper import Keeper
+from brokers.feed.knocks import WINDOWS_MS, Knocks
 from brokers.feed.pickup import Name, Tokens, gone, look_up
 from brokers.feed.plan import ConnectionId, Instrument, Plan, Reason
-from brokers.feed.pool import OPENING, Pool, possible
+from brokers.feed.pool import OPENING, Pool, burst, possible
 from brokers.feed.publisher import LINGER_S, Line, Publisher, Source
+from brokers.logins import Knock, Outcome, read_knocks, write_knocks
 from brokers.models import instrument_editions
 from marketdata.ticks import AccountStatus, FeedState, FeedStatus, KeyStatus, Token
 
@@ -40,7 +51,11 @@ POLL_S = 1.0
 """How often the database is looked at."""
 WAKE_S = 5.0
 """A clock that jumps by more than this means that the machine slept, or that this process stood still."""
+KEPT_KNOCKS = 500
+"""So many attempts are remembered while the database is away."""
 STATUS_S = 5.0
+TICKING_S = 60.0
+"""An account of which something came so lately is no closed market, whatever the calendar says."""
 STATUS_GATHER_S = 0.1
 """Changes of state are gathered for so long before they are published."""
 
@@ -57,10 +72,14 @@ class Supervisor:
     """
     Runs the feed until it is cancelled.
 
-    `ready` is set once the bus is open and the accounts are known. `run` raises BusError: the bus cannot be opened.
+    `ready` is set once the bus is open and the accounts are known. `clock` gives Unix seconds: by it tokens end,
+    markets open and attempts are counted. `run` raises BusError: the bus cannot be opened.
     """
 
-    def __init__(self, host: str, port: int, *, linger_s: float = LINGER_S) -> None:
+    def __init__(
+        self, host: str, port: int, *, linger_s: float = LINGER_S, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.hours = Hours(load_calendar(), clock)
         self.counters = Counters()
         self.ready = asyncio.Event()
         self.plan = Plan()
@@ -95,6 +114,18 @@ class Supervisor:
         self._group: asyncio.TaskGroup
         self._is_database_lost = False
         self._polling = asyncio.Lock()
+        self._clock = clock
+        self._poll_due = asyncio.Event()
+        self._keeper = Keeper(self.hours, clock=clock, spawn=self._spawn, on_done=self._poll_due.set)
+        self._alerting = Alerting(self.hours, clock=clock)
+        self._knocks: dict[tuple[int, str], Knocks] = {}
+        """By account and kind of socket."""
+        self._knocked: list[Knock] = []
+        """Not in the database yet."""
+        self._past_knocks: defaultdict[tuple[int, str], list[Knock]] = defaultdict(list)
+        """What was tried before this process began, oldest first, until it is counted in `_knocks`."""
+        self._handing: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """By account: while its connections pass from one pool to the next."""
 
     async def run(self) -> None:
         """The one task tree: all ends when this ends."""
@@ -102,6 +133,7 @@ class Supervisor:
         log.info("bus_open", port=self.publisher.port)
         try:
             async with asyncio.TaskGroup() as self._group:
+                await self._remember_knocks()
                 await self._poll()
                 self.ready.set()
                 for part in (
@@ -110,6 +142,7 @@ class Supervisor:
                     self._follow_clock(),
                     self._publish_changes(),
                     self._repeat_status(),
+                    self._alerting.run(),
                 ):
                     self._group.create_task(part)
         finally:
@@ -237,20 +270,27 @@ class Supervisor:
 
     async def _follow_database(self) -> None:
         while True:
-            await asyncio.sleep(POLL_S)
+            self._poll_due.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await self._poll_due.wait()
             await self._poll()
+            self._keeper.look(self._accounts.values())
+            self._alerting.look(list(self._healths()))
 
     async def _poll(self) -> None:
         async with self._polling:
             try:
                 await self._mark_refusals()
-                accounts, editions = await database_sync_to_async(_look)()
+                await self._write_knocks()
+                accounts, editions, days = await database_sync_to_async(_look)(self._now_ms())
             except DatabaseError as error:
                 self._database_lost(error)
                 return
             if self._is_database_lost:
                 self._is_database_lost = False
                 log.info("database_back")
+            self.hours.set_days(days)
             if accounts != list(self._accounts.values()):
                 await self._set_accounts({account.id: account for account in accounts})
             await self._follow_editions(editions)
@@ -264,7 +304,7 @@ class Supervisor:
 
     async def _mark_refusals(self) -> None:
         for id_, (account, kind) in list(self._unmarked.items()):
-            await database_sync_to_async(mark_refused)(account, kind)
+            await database_sync_to_async(mark_refused)(account, kind, self._now_ms())
             del self._unmarked[id_]
 
     async def _set_accounts(self, accounts: dict[int, Account]) -> None:
@@ -304,8 +344,10 @@ class Supervisor:
         if account.trouble is not None and account != before:
             log.info("account_waits", broker=account.broker, account=account.name, reason=account.trouble.message)
         stays = before is not None and account.login == before.login and not _is_forgiven(account, before)
-        if pool is not None and stays and (account.trouble is None or _is_refused(account)):
+        if pool is not None and stays and (account.trouble is None or _is_dead(account)):
             pool.set_account(account)
+            if account.trouble is not None:
+                pool.forbid(account.trouble)
             return
         self.pools.pop(account.id, None)
         if account.trouble is None:
@@ -322,19 +364,33 @@ class Supervisor:
             on_change=self._status_due.set,
             on_refused=partial(self._refused, account),
             counters=self.counters,
+            clock=self._clock,
+            knocks=partial(self._knocks_of, account),
+            on_knock=partial(self._on_knock, account.id),
+            before=after,
+            on_markets=partial(self.hours.heard, account.broker),
+            tells=self.hours.tells,
         )
         self._spawn(self._start(pool, after))
 
     async def _start(self, pool: Pool, after: Pool | None) -> None:
-        """Brokers count sockets: the old ones go before the new ones come."""
-        if after is not None:
-            await after.close()
-        if self.pools.get(pool.account.id) is pool:
-            pool.open(self.plan.assignment(pool.account.id))
+        """One pool of an account after the other: a login that comes while another is taking over waits for it."""
+        id_ = pool.account.id
+        async with self._handing[id_]:
+            if self.pools.get(id_) is not pool:
+                self._close(after)
+            elif after is None:
+                pool.open(self.plan.assignment(id_))
+            else:
+                await pool.take_over(partial(self.plan.assignment, id_))
 
     def _close(self, pool: Pool | None) -> None:
         if pool is not None:
-            self._spawn(pool.close())
+            self._spawn(self._close_in_turn(pool))
+
+    async def _close_in_turn(self, pool: Pool) -> None:
+        async with self._handing[pool.account.id]:
+            await pool.close()
 
     def _refused(self, account: Account, kind: ErrorKind) -> None:
         self._unmarked[account.id] = account, kind
@@ -348,14 +404,54 @@ class Supervisor:
             down |= possible(account) if pool is None else pool.down(now_s)
         return down
 
+    # ----------------------------------------------------------------------------------------------------------- knocks
+
+    async def _remember_knocks(self) -> None:
+        """What this process's predecessors tried counts at the broker, and so it does here."""
+        since = dt.datetime.fromtimestamp(self._clock(), dt.UTC) - dt.timedelta(milliseconds=WINDOWS_MS[-1][0])
+        try:
+            for knock in await database_sync_to_async(read_knocks)(since):
+                self._past_knocks[knock.account_id, knock.kind].append(knock)
+        except DatabaseError as error:
+            self._database_lost(error)
+
+    def _knocks_of(self, account: Account, kind: str) -> Knocks:
+        knocks = self._knocks.get((account.id, kind))
+        if knocks is None:
+            past = self._past_knocks.pop((account.id, kind), [])
+            knocks = self._knocks[account.id, kind] = Knocks(burst(account), (knock.at_ms for knock in past))
+            for knock in past:
+                if knock.outcome is Outcome.OK:
+                    knocks.let_in()
+                elif knock.detail.startswith(ErrorKind.LIMIT.value):
+                    knocks.denied(knock.at_ms)
+        return knocks
+
+    def _on_knock(self, account_id: int, kind: str, at_ms: int, outcome: str, reason: str) -> None:
+        self._knocked.append(Knock(account_id, kind, at_ms, Outcome(outcome), reason))
+        if len(self._knocked) == 1:
+            self._poll_due.set()
+
+    async def _write_knocks(self) -> None:
+        knocks, self._knocked = self._knocked, []
+        if knocks:
+            try:
+                await database_sync_to_async(write_knocks)(knocks)
+            except DatabaseError:
+                self._knocked = (knocks + self._knocked)[-KEPT_KNOCKS:]
+                raise
+
     # ------------------------------------------------------------------------------------------------------------ clock
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
 
     async def _follow_clock(self) -> None:
         """Notices that the machine slept, or that this process stood still."""
         while True:
-            before_s = time.time()
+            before_s = self._clock()
             await asyncio.sleep(POLL_S)
-            gap_s = time.time() - before_s - POLL_S
+            gap_s = self._clock() - before_s - POLL_S
             if gap_s > WAKE_S:
                 log.warning("woke_up", gap_s=round(gap_s))
                 for pool in self.pools.values():
@@ -395,6 +491,8 @@ class Supervisor:
                 since_ms=self._since_ms(account.id, condition, now_ms),
                 feed=feed,
                 simulated=account.simulated,
+                token=account.token.state if account.is_on else None,
+                token_ends_ms=account.token.ends_ms,
             )
             for account in self._accounts.values()
             if account.feed == feed
@@ -417,9 +515,37 @@ class Supervisor:
 
     def _condition(self, account: Account) -> Condition:
         pool = self.pools.get(account.id)
-        if pool is not None:
-            return pool.condition()
-        return account.trouble or OPENING
+        condition = (account.trouble or OPENING) if pool is None else pool.condition()
+        if condition.state is FeedState.CONNECTED:
+            return self._closed(account) or condition
+        if account.trouble is not None and condition.state in DEAD.values():
+            return account.trouble
+        return condition
+
+    def _closed(self, account: Account) -> Condition | None:
+        """That the markets of what is wanted, or of all it serves, are closed, where nothing comes either."""
+        source = self._sources[account.id]
+        if time.time() * 1000 - source.heard_ms < TICKING_S * 1000:
+            return None
+        segments = {token.segment for token in source.lines} or account.segments
+        known = {each for each in segments if self.hours.phase(each).kind is not MarketKind.UNKNOWN}
+        sentence = self.hours.closed_sentence(known) if known else None
+        return None if sentence is None else Condition(FeedState.MARKET_CLOSED, sentence)
+
+    def _healths(self) -> Iterator[AccountHealth]:
+        for account in self._accounts.values():
+            condition = self._condition(account)
+            yield AccountHealth(
+                id=account.id,
+                broker=account.broker,
+                name=account.name,
+                simulated=account.simulated,
+                segments=account.segments,
+                token=account.token.state if account.is_on else None,
+                state=condition.state,
+                message=condition.message,
+                wanted=len(self._sources[account.id].lines),
+            )
 
     def _unwell(self, feed: str) -> Iterator[tuple[Instrument, Condition]]:
         for instrument, reason in self.plan.short().items():
@@ -433,13 +559,23 @@ class Supervisor:
         return self._fates.get(name) or gone(name, timezone.now())
 
     def _unwell_of(self, pool: Pool, lines: Mapping[Token, Line]) -> Iterator[tuple[Instrument, Condition]]:
-        silent = Condition(FeedState.NO_DATA, "The broker has sent nothing for it since it was subscribed.")
+        silent = pool.silent_tokens(time.monotonic())
+        quiet = {token: self._quiet(token, since_s) for token, since_s in silent.items()}
         words = {token: Condition(FeedState.NOT_ENTITLED, text) for token, text in pool.refused_tokens().items()}
-        for token, condition in (dict.fromkeys(pool.silent_tokens(time.monotonic()), silent) | words).items():
+        for token, condition in (quiet | words).items():
+            if condition is None:
+                continue
             line = lines.get(token)
             for instrument in line.guests if line is not None else ():
                 if self.publisher.is_demanded(instrument):
                     yield instrument, condition
+
+    def _quiet(self, token: Token, since_s: float) -> Condition | None:
+        """What to say of an instrument of which nothing came in so many seconds; None: that is nothing to wonder at."""
+        if self.hours.misses(token.segment, since_s):
+            return Condition(FeedState.NO_DATA, "The broker has sent nothing for it since it was subscribed.")
+        sentence = self.hours.closed_sentence({token.segment})
+        return None if sentence is None else Condition(FeedState.MARKET_CLOSED, sentence)
 
     def _since_ms(self, what: object, condition: Condition, now_ms: int) -> int:
         known = self._since.get(what)
@@ -457,15 +593,16 @@ def _name(instrument: Instrument) -> Name:
     return instrument.symbol, instrument.exchange
 
 
-def _look() -> tuple[list[Account], dict[str, int]]:
-    """The accounts there are, and which edition of its instruments each broker has."""
-    return load_accounts(), instrument_editions()
+def _look(now_ms: int) -> tuple[list[Account], dict[str, int], tuple[DayOverride, ...]]:
+    """The accounts there are, which edition of its instruments each broker has, and the admin's calendar days."""
+    return load_accounts(now_ms), instrument_editions(), load_days()
 
 
-def _is_refused(account: Account) -> bool:
-    return account.trouble is not None and account.trouble.state in REFUSED_STATES.values()
+def _is_dead(account: Account) -> bool:
+    """Whether its token is of no use; sockets that still stand with it may go on."""
+    return account.trouble is not None and account.trouble.state in DEAD.values()
 
 
 def _is_forgiven(account: Account, before: Account) -> bool:
     """Whether the refusal of these same credentials was taken back: somebody wants them tried again."""
-    return account.trouble is None and _is_refused(before)
+    return account.trouble is None and _is_dead(before)

@@ -266,8 +266,17 @@ class Native(Dialect):
         return self._answer("lagging", msgspec.UNSET, merged=merged, pauses=pauses, message=message)
 
     def account_status(self, status: AccountStatus) -> bytes:
-        """`{"status": "feed", "state": "connected", "broker": "zerodha", "account": "main", …}`"""
-        fields = {"state": status.state, "broker": status.broker, "account": status.account, "message": status.message}
+        """`{"status": "feed", "state": "connected", "broker": "zerodha", "account": "main", "token": "valid", …}`"""
+        fields: dict[str, object] = {
+            "state": status.state,
+            "broker": status.broker,
+            "account": status.account,
+            "message": status.message,
+        }
+        if status.token is not None:
+            fields["token"] = status.token
+        if status.token_ends_ms is not None:
+            fields["token_ends"] = iso_of(status.token_ends_ms)
         stamp = iso_of(status.since_ms)
         return self._answer("feed", msgspec.UNSET, **fields, timestamp=stamp, **_flag(simulated=status.simulated))
 

@@ -18,7 +18,7 @@ from brokers.simulators import rows_of, simulators
 from brokers.simulators.engine import DEMO_KEY, DEMO_TOKEN, Simulator
 from marketdata.ticks import FeedState, Key, Mode
 from marketdata.topics import status_key
-from tests.brokers.feed.bench import Subscriber, subscriber, until
+from tests.brokers.feed.bench import Subscriber, subscriber, trading_clock, until
 
 
 class Bench:
@@ -61,7 +61,7 @@ async def feeding(slug: str, fields: dict[str, Any] | None = None, **simulated: 
     async with simulators()[slug](**{"rate": 500, "symbols": 60, "seed": 1} | simulated) as simulator:
         rows = [row for row in rows_of(adapter, simulator) if isinstance(row, InstrumentRow)]
         account = await sync_to_async(_fill)(adapter, simulator, rows, fields or {})
-        supervisor = Supervisor("127.0.0.1", 0)
+        supervisor = Supervisor("127.0.0.1", 0, clock=trading_clock())
         task = asyncio.create_task(supervisor.run())
         await supervisor.ready.wait()
         try:

@@ -12,7 +12,7 @@ from django.test import Client
 from django.utils import timezone
 
 from brokers import registry
-from brokers.admin import INDIA
+from brokers.admin.brokers import INDIA
 from brokers.models import Broker, BrokerAccount, Instrument, InstrumentMaster
 
 SECRETS = {"api_secret": "swordfish-secret", "access_token": "swordfish-token"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from marketdata.dialects.base import (
     Subscribed,
     Unsubscribe,
 )
-from marketdata.ticks import AccountStatus, Depth, FeedState, Key, KeyStatus, Level, Mode, Tick
+from marketdata.ticks import AccountStatus, Depth, FeedState, Key, KeyStatus, Level, Mode, Tick, TokenState
 from marketdata.wire import Delivery
 
 SBIN = {"symbol": "SBIN", "exchange": "NSE"}
@@ -203,6 +204,14 @@ def test_acks_are_the_prds_and_more_only_where_asked_for() -> None:
         "count": 2,
         "request_id": 5,
     }
+
+
+def test_an_accounts_status_tells_how_its_token_is_doing_where_it_has_one() -> None:
+    fine = AccountStatus(broker="upstox", account="main", state=FeedState.CONNECTED, message="", since_ms=1)
+    assert json.loads(NATIVE.account_status(fine)).keys().isdisjoint({"token", "token_ends"})
+    ending = msgspec.structs.replace(fine, token=TokenState.EXPIRING, token_ends_ms=HALF_PAST_TEN_MS)
+    told = json.loads(NATIVE.account_status(ending))
+    assert (told["token"], told["token_ends"]) == ("expiring", "2024-01-15T10:30:00+05:30")
 
 
 def test_answers_and_statuses_are_json_objects_with_a_status() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from marketdata.statuses import GATEWAY, StatusBoard
-from marketdata.ticks import AccountStatus, FeedState, FeedStatus, KeyStatus
+from marketdata.ticks import AccountStatus, FeedState, FeedStatus, KeyStatus, TokenState
 
 
 def account(state: FeedState, broker: str = "zerodha", message: str = "") -> AccountStatus:
@@ -59,3 +61,11 @@ def test_an_instrument_that_is_well_again_is_told_once() -> None:
     assert isinstance(well, KeyStatus)
     assert (well.symbol, well.state) == ("SBIN", FeedState.CONNECTED)
     assert board.apply("", image()) == []
+
+
+def test_another_state_of_the_token_is_news() -> None:
+    board = StatusBoard()
+    board.apply("", image(account(FeedState.CONNECTED)))
+    expiring = msgspec.structs.replace(account(FeedState.CONNECTED), token=TokenState.EXPIRING)
+    assert board.apply("", image(expiring)) == [expiring]
+    assert board.apply("", image(expiring)) == []

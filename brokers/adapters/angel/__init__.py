@@ -1,7 +1,7 @@
 """
 Angel One's SmartAPI: one SmartStream socket, JSON requests out, a little-endian binary packet a frame in.
 
-Source: https://smartapi.angelbroking.com/docs/WebSocket2, /docs/User and /docs/Instruments.
+Source: https://smartapi.angelbroking.com/docs/WebSocket2 and /docs/Instruments.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from brokers.adapters.angel import codec, master
+from brokers import tokens
+from brokers.adapters.angel import codec, login, master
 from brokers.adapters.angel.session import SmartStreamSession
 from brokers.contract import (
     Adapter,
@@ -20,13 +21,18 @@ from brokers.contract import (
     Handshake,
     InstrumentRow,
     Limits,
+    LoginSteps,
+    LoginWay,
     Master,
     Refused,
     Session,
     Spec,
     Steps,
+    TokenLife,
+    rest_base,
     socket_url,
 )
+from brokers.totp import totp
 from marketdata.ticks import Mode, Segment
 
 HEADERS: Mapping[str, str] = {
@@ -79,6 +85,10 @@ SPEC = Spec(
         ),
     ),
     masters=(Master(url="https://margincalculator.angelone.in/OpenAPI_File/files/OpenAPIScripMaster.json"),),
+    # The JWT says when it ends, and the feed token lives as long; no hour is documented.
+    token=TokenLife(names=("jwt_token", "feed_token")),
+    logins=frozenset({LoginWay.SCRIPTED}),
+    login_needs=("pin", "totp_secret"),
 )
 
 
@@ -92,7 +102,7 @@ class Angel(Adapter):
         yield from ()  # nothing to ask over HTTP first
         missing = [field.label for field in SPEC.credentials if field.required and not credentials.get(field.name)]
         if missing:
-            raise Refused(ErrorKind.AUTH, f"Angel One needs: {', '.join(missing)}; enter it in the admin.")
+            raise Refused(ErrorKind.AUTH, f"Angel One needs: {', '.join(missing)}; log in, or enter it in the admin.")
         headers = {header: credentials[name] for name, header in HEADERS.items()}
         # The login of the official client stores the token with this word, others without.
         headers["Authorization"] = f"Bearer {credentials['jwt_token'].removeprefix('Bearer ')}"
@@ -101,6 +111,19 @@ class Angel(Adapter):
     def session(self, feed: Feed) -> Session:
         """A fresh conversation."""
         return SmartStreamSession()
+
+    def login(self, credentials: Mapping[str, str], endpoint: str, now_ms: int) -> LoginSteps:
+        """The PIN and the one-time password of this half minute for the day's tokens."""
+        client_code, api_key, pin, secret = tokens.needed(
+            SPEC, credentials, "client_code", "api_key", *SPEC.login_needs
+        )
+        try:
+            password = totp(secret, now_ms)
+        except ValueError as error:
+            raise Refused(ErrorKind.AUTH, f"{SPEC.name} was not asked: {error}") from None
+        base = rest_base(login.REST, SPEC.feeds[0], endpoint)
+        response = yield login.request(base, api_key=api_key, client_code=client_code, pin=pin, totp=password)
+        return login.gained(SPEC, response)
 
     def parse_instruments(self, body: bytes, segment: str = "") -> Iterator[InstrumentRow | BadRow]:
         """See `master.parse`."""

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from brokers import tokens
 from brokers.adapters.fyers import depth50, login, market, master
 from brokers.contract import (
     Adapter,
@@ -25,11 +26,14 @@ from brokers.contract import (
     InstrumentRow,
     Limits,
     LoginSteps,
+    LoginWay,
     Master,
+    PageSteps,
     Refused,
     Session,
     Spec,
     Steps,
+    TokenLife,
     rest_base,
     socket_url,
 )
@@ -39,6 +43,7 @@ from marketdata.ticks import Mode, Segment
 REST = "https://api-t1.fyers.in"
 API = f"{REST}/api/v3"
 FILES = "https://public.fyers.in/sym_details"
+LOGIN_NEEDS = ("app_id", "app_secret", "redirect_uri")
 
 DATA_FEED = Feed(
     kind="market",
@@ -52,6 +57,7 @@ DATA_FEED = Feed(
     ),
     # The server says nothing of its own when no price moves; whether the socket lives is what WebSocket pings tell.
     silence_s=300.0,
+    beats=False,
     heartbeat_s=10.0,
 )
 
@@ -108,6 +114,8 @@ SPEC = Spec(
         Master(url=f"{FILES}/NSE_CD_sym_master.json", segment="NSE_CD"),
         Master(url=f"{FILES}/MCX_COM_sym_master.json", segment="MCX_COM"),
     ),
+    token=TokenLife(ends_ist="06:00"),
+    logins=frozenset({LoginWay.REDIRECT}),
 )
 
 
@@ -136,28 +144,23 @@ class Fyers(Adapter):
         """A fresh conversation."""
         return depth50.DepthSession() if feed.kind == DEPTH_FEED.kind else market.MarketSession()
 
-    def login_url(self, credentials: Mapping[str, str], state: str) -> str | None:
-        """Fyers' login page; it redirects to the app's address with an auth_code. None: the app is not known yet."""
-        if not credentials.get("app_id") or not credentials.get("redirect_uri"):
-            return None
-        query = {
-            "client_id": credentials["app_id"],
-            "redirect_uri": credentials["redirect_uri"],
-            "response_type": "code",
-            "state": state,
-        }
-        return f"{API}/generate-authcode?{urlencode(query)}"
+    def login_url(self, credentials: Mapping[str, str], endpoint: str, state: str) -> PageSteps:
+        """Fyers' login page; it redirects to the app's address with an auth_code."""
+        yield from ()  # nothing to ask over HTTP first
+        app_id, _, redirect_uri = tokens.needed(SPEC, credentials, *LOGIN_NEEDS)
+        query = {"client_id": app_id, "redirect_uri": redirect_uri, "response_type": "code", "state": state}
+        return f"{rest_base(API, DATA_FEED, endpoint)}/generate-authcode?{urlencode(query)}"
 
-    def exchange(self, credentials: Mapping[str, str], callback: Mapping[str, str], now_ms: int) -> LoginSteps:
+    def exchange(
+        self, credentials: Mapping[str, str], endpoint: str, callback: Mapping[str, str], now_ms: int
+    ) -> LoginSteps:
         """The redirect's auth_code for the day's access token."""
-        code, app_id, secret = callback.get("auth_code"), credentials.get("app_id"), credentials.get("app_secret")
-        if not code or not app_id or not secret:
-            raise Refused(ErrorKind.AUTH, "Fyers' login needs the redirect's auth_code, the app ID and its secret.")
-        proof = login.app_id_hash(app_id, secret)
+        app_id, secret = tokens.needed(SPEC, credentials, "app_id", "app_secret")
+        code = tokens.brought(SPEC, callback, "auth_code", _error(callback))
         response = yield HttpRequest(
             method="POST",
-            url=f"{API}/validate-authcode",
-            json={"grant_type": "authorization_code", "appIdHash": proof, "code": code},
+            url=f"{rest_base(API, DATA_FEED, endpoint)}/validate-authcode",
+            json={"grant_type": "authorization_code", "appIdHash": login.app_id_hash(app_id, secret), "code": code},
         )
         return {"access_token": _access_token(response)}
 
@@ -194,18 +197,19 @@ def _depth_address(feed: Feed, access: login.Access, endpoint: str) -> Generator
 
 class _TokenAnswer(msgspec.Struct):
     access_token: str = ""
-    message: str = ""
+    message: str | None = ""
+
+
+def _error(callback: Mapping[str, str]) -> str:
+    """What the redirect says went wrong; "" where nothing did."""
+    said = callback.get("s", "ok")
+    return "" if said == "ok" else callback.get("message") or f"s={said}"
 
 
 def _access_token(response: HttpResponse) -> str:
-    try:
-        answer = msgspec.json.decode(response.body, type=_TokenAnswer)
-    except msgspec.MsgspecError:
-        raise Refused(
-            ErrorKind.PROTOCOL, f"Fyers answered the login with HTTP {response.status} and no JSON."
-        ) from None
+    answer = tokens.answered(SPEC, response, _TokenAnswer)
     if not answer.access_token:
-        raise Refused(ErrorKind.AUTH, f"Fyers refused the login: {answer.message or f'HTTP {response.status}'}.")
+        raise tokens.refused(SPEC, response, answer.message or "")
     return answer.access_token
 
 

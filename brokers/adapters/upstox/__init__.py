@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from brokers import tokens
 from brokers.adapters.upstox import codec, master
 from brokers.contract import (
     Adapter,
@@ -28,11 +29,14 @@ from brokers.contract import (
     InstrumentRow,
     Limits,
     LoginSteps,
+    LoginWay,
     Master,
+    PageSteps,
     Refused,
     Session,
     Spec,
     Steps,
+    TokenLife,
     rest_base,
 )
 from marketdata.ticks import Mode, Token
@@ -40,6 +44,7 @@ from marketdata.ticks import Mode, Token
 FEED = "https://api.upstox.com/v3/feed/market-data-feed"
 LOGIN = "https://api.upstox.com/v2/login/authorization"
 JSON_HEADERS = {"Accept": "application/json"}
+LOGIN_NEEDS = ("api_key", "api_secret", "redirect_uri")
 
 SPEC = Spec(
     slug="upstox",
@@ -66,6 +71,7 @@ SPEC = Spec(
             # A quiet market sends WebSocket pings only, which are no frames. A dead socket is found by our own pings;
             # this is for one that answers them and sends nothing more.
             silence_s=300.0,
+            beats=False,
             ping_s=10.0,
         ),
     ),
@@ -102,6 +108,8 @@ SPEC = Spec(
             url="https://assets.upstox.com/market-quote/instruments/exchange/complete.json.gz", published_ist="06:00"
         ),
     ),
+    token=TokenLife(ends_ist="03:30"),
+    logins=frozenset({LoginWay.REDIRECT}),
 )
 
 
@@ -163,38 +171,29 @@ class Upstox(Adapter):
         """See `codec.refusal`."""
         return codec.refusal(status, body)[0]
 
-    def login_url(self, credentials: Mapping[str, str], state: str) -> str | None:
+    def login_url(self, credentials: Mapping[str, str], endpoint: str, state: str) -> PageSteps:
         """Upstox's login page; it redirects to the app's registered address with a code."""
-        if not credentials.get("api_key") or not credentials.get("redirect_uri"):
-            return None
-        query = urlencode(
-            {
-                "response_type": "code",
-                "client_id": credentials["api_key"],
-                "redirect_uri": credentials["redirect_uri"],
-                "state": state,
-            }
-        )
-        return f"{LOGIN}/dialog?{query}"
+        yield from ()  # nothing to ask over HTTP first
+        api_key, _, redirect_uri = tokens.needed(SPEC, credentials, *LOGIN_NEEDS)
+        query = {"response_type": "code", "client_id": api_key, "redirect_uri": redirect_uri, "state": state}
+        return f"{rest_base(LOGIN, SPEC.feeds[0], endpoint)}/dialog?{urlencode(query)}"
 
-    def exchange(self, credentials: Mapping[str, str], callback: Mapping[str, str], now_ms: int) -> LoginSteps:
-        """The redirect's code for the day's access token."""
-        needed = {name: credentials.get(name, "") for name in ("api_key", "api_secret", "redirect_uri")}
-        code = callback.get("code", "")
-        if not code or not all(needed.values()):
-            raise Refused(
-                ErrorKind.AUTH,
-                "Upstox's login needs the redirect's code, the API key and secret, and the redirect URL.",
-            )
+    def exchange(
+        self, credentials: Mapping[str, str], endpoint: str, callback: Mapping[str, str], now_ms: int
+    ) -> LoginSteps:
+        """The redirect's code, which is good once, for the day's access token."""
+        api_key, secret, redirect_uri = tokens.needed(SPEC, credentials, *LOGIN_NEEDS)
+        words = callback.get("error_description") or callback.get("error", "")
+        code = tokens.brought(SPEC, callback, "code", words)
         response = yield HttpRequest(
             method="POST",
-            url=f"{LOGIN}/token",
+            url=f"{rest_base(LOGIN, SPEC.feeds[0], endpoint)}/token",
             headers=JSON_HEADERS,
             form={
                 "code": code,
-                "client_id": needed["api_key"],
-                "client_secret": needed["api_secret"],
-                "redirect_uri": needed["redirect_uri"],
+                "client_id": api_key,
+                "client_secret": secret,
+                "redirect_uri": redirect_uri,
                 "grant_type": "authorization_code",
             },
         )
@@ -215,7 +214,7 @@ class _Authorized(msgspec.Struct):
 
 
 class _LoggedIn(msgspec.Struct):
-    access_token: str
+    access_token: str = ""
 
 
 def _socket_address(response: HttpResponse, feed: Feed, endpoint: str) -> str:
@@ -234,11 +233,18 @@ def _socket_address(response: HttpResponse, feed: Feed, endpoint: str) -> str:
 
 def _access_token(response: HttpResponse) -> str:
     if response.status != 200:
-        raise _refused("the login", response)
-    try:
-        return msgspec.json.decode(response.body, type=_LoggedIn).access_token
-    except msgspec.MsgspecError:
-        raise Refused(ErrorKind.PROTOCOL, "Upstox answered the login without a token.") from None
+        raise _refused_login(response)
+    token = tokens.answered(SPEC, response, _LoggedIn).access_token
+    if not token:
+        raise Refused(ErrorKind.PROTOCOL, "Upstox answered the login without a token.")
+    return token
+
+
+def _refused_login(response: HttpResponse) -> Refused:
+    """A refusal with a code that says nothing else is the credentials' or the code's fault, unlike one of a stream."""
+    kind, words = codec.refusal(response.status, response.body)
+    is_said = response.status < 500 and kind is ErrorKind.PROTOCOL and words != f"HTTP {response.status}"
+    return tokens.refused(SPEC, response, words, ErrorKind.AUTH if is_said else kind)
 
 
 def _refused(what: str, response: HttpResponse) -> Refused:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from google.protobuf.message import DecodeError as ProtobufError
 
-from brokers.contract import DecodeError, ErrorKind, Event, Frame, Notice, NoticeKind, Update
+from brokers.contract import DecodeError, ErrorKind, Event, Frame, MarketKind, Notice, NoticeKind, Update
 from brokers.schemas import upstox_pb2 as schema
 from marketdata.ticks import Depth, Level, Mode, Segment, Token
 
@@ -33,6 +33,26 @@ SEGMENTS: dict[str, Segment] = {
     "GLOBAL_INDICATOR": Segment.GLOBAL_INDEX,
 }
 """What stands before the bar in an instrument key."""
+
+MARKET_KINDS: dict[int, MarketKind] = {
+    schema.PRE_OPEN_START: MarketKind.PRE_OPEN,
+    schema.PRE_OPEN_END: MarketKind.PRE_OPEN,
+    schema.NORMAL_OPEN: MarketKind.CONTINUOUS,
+    schema.NORMAL_CLOSE: MarketKind.CLOSED,
+    schema.CLOSING_START: MarketKind.POST_CLOSE,
+    schema.CLOSING_END: MarketKind.CLOSED,
+}
+"""
+What a segment is doing after Upstox's word, which marks the beginning or the end of a session.
+
+After PRE_OPEN_END (about 09:08) no orders are taken, and nothing is traded until NORMAL_OPEN at 09:15: the exchanges
+count these minutes as pre-open, so do we, also after a halt, which ends with a pre-open session of its own. "Closed"
+would tell people that the day is over. The closing phase is the session at the closing price, after NORMAL_CLOSE. The
+closing auction is told in a map of its own (`casMarketStatus`) in words that no document lists: they are shown, and
+nothing is concluded. A state that is added later says nothing.
+
+Source: https://upstox.com/developer/api-documentation/appendix/market-status.
+"""
 
 WITH_OPEN_INTEREST = frozenset({Segment.NFO, Segment.BFO, Segment.CDS, Segment.BCD, Segment.MCX, Segment.NCO})
 
@@ -108,7 +128,8 @@ def decode(frame: Frame) -> list[Event]:
         raise DecodeError(f"Upstox frame of {len(frame)} bytes is no FeedResponse: {error}.") from None
     events: list[Event] = []
     if response.HasField("marketInfo"):
-        events.append(Notice(kind=NoticeKind.MARKET_STATUS, text=_status_text(response.marketInfo)))
+        info = response.marketInfo
+        events.append(Notice(kind=NoticeKind.MARKET_STATUS, text=_status_text(info), markets=_markets(info)))
     exchange_ms = response.currentTs or None
     damage = ""
     feeds = response.feeds
@@ -277,6 +298,12 @@ def _status_text(info: schema.MarketInfo) -> str:
     for title, states in (("closing auction", info.casMarketStatus), ("pre-open", info.preOpenSessionStatus)):
         parts += [f"{name} {title} {state.status}" for name, state in sorted(states.items())]
     return ", ".join(parts)
+
+
+def _markets(info: schema.MarketInfo) -> dict[Segment, MarketKind]:
+    """What the segments we know are doing, as far as Upstox's words for it are known."""
+    known = ((SEGMENTS.get(name), MARKET_KINDS.get(value)) for name, value in sorted(info.segmentStatus.items()))
+    return {segment: kind for segment, kind in known if segment is not None and kind is not None}
 
 
 def _status(value: int) -> str:

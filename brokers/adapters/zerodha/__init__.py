@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from brokers import tokens
 from brokers.adapters.zerodha import codec, master
 from brokers.contract import (
     Adapter,
@@ -24,18 +25,24 @@ from brokers.contract import (
     Frame,
     Handshake,
     HttpRequest,
+    HttpResponse,
     InstrumentRow,
     Limits,
     LoginSteps,
+    LoginWay,
     Master,
+    PageSteps,
     Refused,
     Session,
     Spec,
     Steps,
+    TokenLife,
+    rest_base,
 )
 from marketdata.ticks import Mode, Token
 
 API = "https://api.kite.trade"
+LOGIN = "https://kite.zerodha.com/connect/login"
 VERSION_HEADERS = {"X-Kite-Version": "3"}
 
 SPEC = Spec(
@@ -76,6 +83,8 @@ SPEC = Spec(
         ),
     ),
     masters=(Master(url=f"{API}/instruments", published_ist="08:30"),),
+    token=TokenLife(ends_ist="06:00"),
+    logins=frozenset({LoginWay.REDIRECT}),
 )
 
 
@@ -114,28 +123,30 @@ class Zerodha(Adapter):
         """A fresh conversation."""
         return KiteSession()
 
-    def login_url(self, credentials: Mapping[str, str], state: str) -> str:
-        """Kite's login page; it redirects to the app's registered address with a request token."""
-        query = urlencode({"v": "3", "api_key": credentials.get("api_key", ""), "redirect_params": f"state={state}"})
-        return f"https://kite.zerodha.com/connect/login?{query}"
+    def login_url(self, credentials: Mapping[str, str], endpoint: str, state: str) -> PageSteps:
+        """Kite's login page; it redirects to the app's registered address with a request token and what `state` is."""
+        yield from ()  # nothing to ask over HTTP first
+        api_key, _ = tokens.needed(SPEC, credentials, "api_key", "api_secret")
+        query = {"v": "3", "api_key": api_key, "redirect_params": urlencode({"state": state})}
+        return f"{rest_base(LOGIN, SPEC.feeds[0], endpoint)}?{urlencode(query)}"
 
-    def exchange(self, credentials: Mapping[str, str], callback: Mapping[str, str], now_ms: int) -> LoginSteps:
-        """The redirect's request token for the day's access token."""
-        request_token = callback.get("request_token", "")
-        if not request_token or not credentials.get("api_secret"):
-            raise Refused(ErrorKind.AUTH, "Zerodha's login needs the redirect's request_token and the API secret.")
-        signed = credentials["api_key"] + request_token + credentials["api_secret"]
+    def exchange(
+        self, credentials: Mapping[str, str], endpoint: str, callback: Mapping[str, str], now_ms: int
+    ) -> LoginSteps:
+        """The redirect's request token, which is good for a few minutes, for the day's access token."""
+        api_key, secret = tokens.needed(SPEC, credentials, "api_key", "api_secret")
+        request_token = tokens.brought(SPEC, callback, "request_token", _error(callback))
         response = yield HttpRequest(
             method="POST",
-            url=f"{API}/session/token",
+            url=f"{rest_base(API, SPEC.feeds[0], endpoint)}/session/token",
             headers=VERSION_HEADERS,
             form={
-                "api_key": credentials["api_key"],
+                "api_key": api_key,
                 "request_token": request_token,
-                "checksum": hashlib.sha256(signed.encode()).hexdigest(),
+                "checksum": hashlib.sha256(f"{api_key}{request_token}{secret}".encode()).hexdigest(),
             },
         )
-        return {"access_token": _access_token(response.status, response.body)}
+        return {"access_token": _access_token(response)}
 
     def parse_instruments(self, body: bytes, segment: str = "") -> Iterator[InstrumentRow | BadRow]:
         """See `master.parse`."""
@@ -155,17 +166,25 @@ class _Data(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     data: _Data | None = None
-    message: str = ""
+    message: str | None = ""
+    error_type: str | None = ""
 
 
-def _access_token(status: int, body: bytes) -> str:
-    try:
-        answer = msgspec.json.decode(body, type=_Answer)
-    except msgspec.MsgspecError:
-        raise Refused(ErrorKind.PROTOCOL, f"Zerodha answered the login with HTTP {status} and no JSON.") from None
+OUTAGES = frozenset({"NetworkException", "DataException", "GeneralException"})
+"""Kite's own trouble, by https://kite.trade/docs/connect/v3/exceptions/."""
+
+
+def _error(callback: Mapping[str, str]) -> str:
+    """What the redirect says went wrong; "" where nothing did. That it may say more than a status is not documented."""
+    status = callback.get("status", "success")
+    return "" if status == "success" else callback.get("message") or f"status {status}"
+
+
+def _access_token(response: HttpResponse) -> str:
+    answer = tokens.answered(SPEC, response, _Answer)
     if answer.data is None or not answer.data.access_token:
-        reason = answer.message or f"HTTP {status}"
-        raise Refused(ErrorKind.AUTH, f"Zerodha refused the login: {reason}.")
+        kind = ErrorKind.NETWORK if answer.error_type in OUTAGES else None
+        raise tokens.refused(SPEC, response, answer.message or "", kind)
     return answer.data.access_token
 
 

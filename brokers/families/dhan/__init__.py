@@ -22,14 +22,18 @@ from brokers.contract import (
     Handshake,
     InstrumentRow,
     Limits,
+    LoginSteps,
+    LoginWay,
     Master,
+    PageSteps,
     Refused,
     Session,
     Spec,
     Steps,
+    TokenLife,
     socket_url,
 )
-from brokers.families.dhan import depth, market, master
+from brokers.families.dhan import depth, login, market, master
 from brokers.families.dhan.requests import SEGMENTS
 from marketdata.ticks import Mode, Segment
 
@@ -55,6 +59,19 @@ DEPTH200_LIMITS = Limits(
 # one that answers them and sends nothing more.
 SILENCE_S = 300.0
 PING_S = 10.0
+TOKEN_S = 86400.0
+"""So long a token of the real broker is good, 24 hours; it is a JWT, which says so itself."""
+APP = (
+    Credential(
+        name="app_id",
+        label="API key",
+        help="From web.dhan.co, Access DhanHQ APIs, API key; needed to log in from the admin.",
+        secret=False,
+        required=False,
+    ),
+    Credential(name="app_secret", label="API secret", help="From the same page, for the same purpose.", required=False),
+)
+"""What the login in a browser needs beside the client ID."""
 DEEP = frozenset({Segment.NSE, Segment.NFO})
 """Full Market Depth is for NSE's shares and derivatives."""
 
@@ -73,8 +90,9 @@ class Dhan(Adapter):
         yield from ()  # nothing to ask over HTTP first
         name = self.spec.name
         missing = [each for each in ("client_id", "access_token") if not credentials.get(each)]
+        remedy = "log in, or enter it in the admin" if self.spec.logins else "enter it in the admin"
         if missing:
-            raise Refused(ErrorKind.AUTH, f"{name} needs {' and '.join(missing)}; enter it in the admin.")
+            raise Refused(ErrorKind.AUTH, f"{name} needs {' and '.join(missing)}; {remedy}.")
         if self.spec.simulated and endpoint == feed.endpoint:
             raise Refused(
                 ErrorKind.ENTITLEMENT,
@@ -94,6 +112,26 @@ class Dhan(Adapter):
         """A fresh conversation."""
         return SESSIONS[feed.kind]()
 
+    def login_url(self, credentials: Mapping[str, str], endpoint: str, state: str) -> PageSteps:
+        """See `login.page`; `state` does not come back."""
+        if LoginWay.REDIRECT not in self.spec.logins:
+            return (yield from super().login_url(credentials, endpoint, state))
+        return (yield from login.page(self.spec, credentials, endpoint))
+
+    def exchange(
+        self, credentials: Mapping[str, str], endpoint: str, callback: Mapping[str, str], now_ms: int
+    ) -> LoginSteps:
+        """See `login.exchange`."""
+        if LoginWay.REDIRECT not in self.spec.logins:
+            return (yield from super().exchange(credentials, endpoint, callback, now_ms))
+        return (yield from login.exchange(self.spec, credentials, endpoint, callback))
+
+    def renew(self, credentials: Mapping[str, str], endpoint: str, now_ms: int) -> LoginSteps:
+        """See `login.renew`."""
+        if LoginWay.RENEWAL not in self.spec.logins:
+            return (yield from super().renew(credentials, endpoint, now_ms))
+        return (yield from login.renew(self.spec, credentials, endpoint))
+
     def parse_instruments(self, body: bytes, segment: str = "") -> Iterator[InstrumentRow | BadRow]:
         """See `master.parse`."""
         return master.parse(body, self.spec.name)
@@ -108,12 +146,14 @@ def adapter(
     depth20_url: str,
     depth200_url: str,
     login_help: str,
+    logins: frozenset[LoginWay] = frozenset(),
     simulated: bool = False,
 ) -> Dhan:
     """
     A member of the family: its name and its addresses.
 
-    A `simulated` one has no socket of its own at these addresses: its accounts need an endpoint.
+    `logins` are the ways to get a token beside entering one. A `simulated` one has no socket of its own at these
+    addresses: its accounts need an endpoint.
     """
 
     class Member(Dhan):
@@ -126,8 +166,12 @@ def adapter(
             credentials=(
                 Credential(name="client_id", label="Client ID", help="A number such as 1000000001.", secret=False),
                 Credential(name="access_token", label="Access token", help=login_help),
+                *(APP if LoginWay.REDIRECT in logins else ()),
             ),
             masters=(Master(url=MASTER),),
+            token=TokenLife(lasts_s=None if simulated else TOKEN_S),
+            logins=logins,
+            redirect_has_state=False,
             simulated=simulated,
         )
 
@@ -142,6 +186,7 @@ def _feeds(market_url: str, depth20_url: str, depth200_url: str) -> tuple[Feed, 
             modes=(Mode.LTP, Mode.QUOTE, Mode.DEPTH),
             limits=MARKET_LIMITS,
             silence_s=SILENCE_S,
+            beats=False,
             ping_s=PING_S,
         ),
         *(
@@ -151,6 +196,7 @@ def _feeds(market_url: str, depth20_url: str, depth200_url: str) -> tuple[Feed, 
                 modes=(mode,),
                 limits=limits,
                 silence_s=SILENCE_S,
+                beats=False,
                 ping_s=PING_S,
                 segments=DEEP,
                 beside="market",

@@ -128,35 +128,6 @@ def test_a_refused_token_is_told_before_the_tick_by_tick_socket_opens(status: in
     assert refused.value.kind is ErrorKind.AUTH
 
 
-def test_the_login_page_and_the_exchange_of_its_answer() -> None:
-    assert ADAPTER.login_url(CREDENTIALS, "st") == (
-        "https://api-t1.fyers.in/api/v3/generate-authcode?client_id=ABCD1234XX-100"
-        "&redirect_uri=https%3A%2F%2Fme.example%2Fback&response_type=code&state=st"
-    )
-    assert ADAPTER.login_url({"app_id": "A-100"}, "st") is None
-    steps = ADAPTER.exchange(CREDENTIALS, {"auth_code": "ac", "code": "200"}, NOW_MS)
-    request = next(steps)
-    assert request.url == "https://api-t1.fyers.in/api/v3/validate-authcode"
-    assert request.json == {
-        "grant_type": "authorization_code",
-        "appIdHash": "0104cd987b8e6980d200f575a2078c3170829753bde04c37422b4ec1dabb2861",
-        "code": "ac",
-    }
-    with pytest.raises(StopIteration) as stop:
-        steps.send(HttpResponse(status=200, body=b'{"s":"ok","code":200,"access_token":"new"}'))
-    assert stop.value.value == {"access_token": "new"}
-
-
-@pytest.mark.parametrize("body", [b'{"s":"error","code":-413,"message":"invalid app id hash"}', b"<html>", b"{}"])
-def test_a_refused_login_says_why(body: bytes) -> None:
-    steps = ADAPTER.exchange(CREDENTIALS, {"auth_code": "ac"}, NOW_MS)
-    next(steps)
-    with pytest.raises(Refused, match="Fyers"):
-        steps.send(HttpResponse(status=400, body=body))
-    with pytest.raises(Refused, match="auth_code"):
-        next(ADAPTER.exchange(CREDENTIALS, {}, NOW_MS))
-
-
 # ------------------------------------------------------------------------------------------------------- subscriptions
 
 

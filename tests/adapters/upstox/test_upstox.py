@@ -16,6 +16,7 @@ from brokers.contract import (
     HttpRequest,
     HttpResponse,
     InstrumentRow,
+    MarketKind,
     Notice,
     NoticeKind,
     Refused,
@@ -184,8 +185,31 @@ def test_the_state_of_the_market_is_a_notice() -> None:
         Notice(
             kind=NoticeKind.MARKET_STATUS,
             text="BSE_EQ PRE_OPEN_START, NSE_EQ NORMAL_OPEN, NSE_EQ closing auction OPEN, NSE_FO pre-open CLOSED",
+            markets={Segment.NSE: MarketKind.CONTINUOUS, Segment.BSE: MarketKind.PRE_OPEN},
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        (schema.PRE_OPEN_START, MarketKind.PRE_OPEN),
+        (schema.PRE_OPEN_END, MarketKind.PRE_OPEN),
+        (schema.NORMAL_OPEN, MarketKind.CONTINUOUS),
+        (schema.NORMAL_CLOSE, MarketKind.CLOSED),
+        (schema.CLOSING_START, MarketKind.POST_CLOSE),
+        (schema.CLOSING_END, MarketKind.CLOSED),
+    ],
+)
+def test_each_of_its_words_says_what_a_segment_is_doing(word: schema.MarketStatus, kind: MarketKind) -> None:
+    info = schema.MarketInfo(segmentStatus={"MCX_FO": word, "NSE_INDEX": word, "MOON": word})
+    [notice] = codec.decode(schema.FeedResponse(type=schema.market_info, marketInfo=info).SerializeToString())
+    assert isinstance(notice, Notice)
+    assert notice.markets == {Segment.MCX: kind, Segment.NSE_INDEX: kind}, "a segment we do not know says nothing"
+
+
+def test_every_word_of_the_schema_has_a_meaning() -> None:
+    assert codec.MARKET_KINDS.keys() == set(schema.MarketStatus.values())
 
 
 def test_a_state_added_later_is_told_by_its_number() -> None:
@@ -292,57 +316,6 @@ def test_texts_that_are_no_errors() -> None:
     for text in ("", "no json", "[]", "{}", "\ud800"):
         with pytest.raises(DecodeError, match="no JSON object"):
             codec.decode(text)
-
-
-# --------------------------------------------------------------------------------------------------------------- login
-
-
-def test_the_login_page_has_what_the_app_was_registered_with() -> None:
-    assert ADAPTER.login_url(CREDENTIALS, "s 1") == (
-        "https://api.upstox.com/v2/login/authorization/dialog"
-        "?response_type=code&client_id=key&redirect_uri=https%3A%2F%2Fme.example%2Fcb&state=s+1"
-    )
-    assert ADAPTER.login_url({"access_token": "analytics"}, "s") is None
-
-
-def test_the_redirects_code_becomes_the_days_token() -> None:
-    steps = ADAPTER.exchange(CREDENTIALS, {"code": "c", "state": "s"}, 0)
-    request = next(steps)
-    assert (request.method, request.url) == ("POST", "https://api.upstox.com/v2/login/authorization/token")
-    assert request.form == {
-        "code": "c",
-        "client_id": "key",
-        "client_secret": "secret",
-        "redirect_uri": "https://me.example/cb",
-        "grant_type": "authorization_code",
-    }
-    with pytest.raises(StopIteration) as stop:
-        steps.send(HttpResponse(status=200, body=b'{"email":"a","access_token":"new","extended_token":"e"}'))
-    assert stop.value.value == {"access_token": "new"}
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "kind"),
-    [
-        (401, error("UDAPI100016"), ErrorKind.AUTH),
-        (200, b"{}", ErrorKind.PROTOCOL),
-        (200, b"<html>", ErrorKind.PROTOCOL),
-    ],
-)
-def test_a_refused_login_says_why(status: int, body: bytes, kind: ErrorKind) -> None:
-    steps = ADAPTER.exchange(CREDENTIALS, {"code": "c"}, 0)
-    next(steps)
-    with pytest.raises(Refused, match="Upstox") as refusal:
-        steps.send(HttpResponse(status=status, body=body))
-    assert refusal.value.kind is kind
-
-
-@pytest.mark.parametrize("lacking", ["api_key", "api_secret", "redirect_uri", "code"])
-def test_a_login_that_lacks_something_is_not_tried(lacking: str) -> None:
-    credentials = {name: value for name, value in CREDENTIALS.items() if name != lacking}
-    callback = {} if lacking == "code" else {"code": "c"}
-    with pytest.raises(Refused, match="needs"):
-        next(ADAPTER.exchange(credentials, callback, 0))
 
 
 # -------------------------------------------------------------------------------------------------------------- master

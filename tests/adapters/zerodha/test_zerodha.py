@@ -7,7 +7,7 @@ import json
 import pytest
 
 from brokers.adapters.zerodha import ADAPTER, codec, master
-from brokers.contract import BadRow, DecodeError, ErrorKind, HttpResponse, InstrumentRow, Notice, NoticeKind, Refused
+from brokers.contract import BadRow, DecodeError, ErrorKind, InstrumentRow, Notice, NoticeKind
 from marketdata.ticks import Mode, Segment, Token
 
 FEED = ADAPTER.spec.feeds[0]
@@ -47,25 +47,6 @@ def test_a_packet_of_an_unknown_segment_costs_only_itself() -> None:
     with pytest.raises(DecodeError, match="200") as damage:
         codec.decode(b"\x00\x03\x00\x08" + good + b"\x00\x08" + bad + b"\x00\x08" + good)
     assert len(damage.value.events) == 2
-
-
-def test_the_login_page_and_the_exchange_of_its_answer() -> None:
-    assert "api_key=key" in ADAPTER.login_url(CREDENTIALS, "state-1")
-    steps = ADAPTER.exchange(CREDENTIALS, {"request_token": "rt"}, 0)
-    request = next(steps)
-    assert request.form is not None
-    assert request.form["checksum"] == "eeb3d0fdf2891168f800460a5505a9542470d9c41b7e07d0d11c7c7efea481f0"
-    with pytest.raises(StopIteration) as stop:
-        steps.send(HttpResponse(status=200, body=b'{"status": "success", "data": {"access_token": "new"}}'))
-    assert stop.value.value == {"access_token": "new"}
-
-
-@pytest.mark.parametrize("body", [b'{"status": "error", "message": "Token is invalid"}', b"<html>", b"{}"])
-def test_a_refused_login_says_why(body: bytes) -> None:
-    steps = ADAPTER.exchange(CREDENTIALS, {"request_token": "rt"}, 0)
-    next(steps)
-    with pytest.raises(Refused, match="Zerodha"):
-        steps.send(HttpResponse(status=403, body=body))
 
 
 def test_the_masters_rules_give_canonical_symbols() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -28,12 +30,14 @@ from brokers.contract import (
     HttpRequest,
     InstrumentRow,
     Limits,
+    LoginWay,
     Notice,
     NoticeKind,
     Reply,
     Session,
     Spec,
     Steps,
+    TokenLife,
     Update,
 )
 from marketdata.ticks import FeedStatus, Key, Mode, Segment, Tick, Token
@@ -49,6 +53,12 @@ async def until(is_so: Callable[[], object], what: str, timeout_s: float = 10.0)
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"Waited {timeout_s} s in vain for: {what}") from None
+
+
+def trading_clock() -> Callable[[], float]:
+    """A clock that goes on from 11:00 in India on a trading day, whenever the test runs."""
+    ahead_s = dt.datetime(2026, 11, 25, 5, 30, tzinfo=dt.UTC).timestamp() - time.time()
+    return lambda: time.time() + ahead_s
 
 
 def nse(number: object) -> Token:
@@ -175,9 +185,12 @@ class Toy(Adapter):
         silence_s: float = 30.0,
         heartbeat_s: float | None = None,
         ping_s: float | None = None,
-        login_url: str = "",
+        ticket_url: str = "",
         modes: tuple[Mode, ...] = (Mode.LTP, Mode.QUOTE, Mode.DEPTH),
         simulated: bool = False,
+        beats: bool = True,
+        token: TokenLife | None = None,
+        logins: frozenset[LoginWay] = frozenset(),
     ) -> None:
         self.feed = Feed(
             kind="market",
@@ -187,6 +200,7 @@ class Toy(Adapter):
             silence_s=silence_s,
             heartbeat_s=heartbeat_s,
             ping_s=ping_s,
+            beats=beats,
         )
         self.spec = Spec(
             slug=slug,
@@ -196,16 +210,18 @@ class Toy(Adapter):
             feeds=(self.feed,),
             credentials=(Credential(name="key", label="Key"), Credential(name="token", label="Token")),
             simulated=simulated,
+            token=token,
+            logins=logins,
         )
-        self.login_url = login_url
+        self.ticket_url = ticket_url
         self.opened: list[Mapping[str, str]] = []
         """The credentials of every attempt to connect."""
 
     def open(self, feed: Feed, credentials: Mapping[str, str], endpoint: str, now_ms: int) -> Steps:
         self.opened.append(dict(credentials))
         ticket = credentials["token"]
-        if self.login_url:
-            response = yield HttpRequest(method="GET", url=self.login_url, headers={"X-Secret": ticket})
+        if self.ticket_url:
+            response = yield HttpRequest(method="GET", url=self.ticket_url, headers={"X-Secret": ticket})
             ticket = response.body.decode()
         return Handshake(url=f"{endpoint}/?token={ticket}", headers={"X-Secret": ticket}, first_frames=('{"hello":1}',))
 

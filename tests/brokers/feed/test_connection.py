@@ -14,6 +14,7 @@ from websockets.http11 import Request, Response
 
 from brokers.contract import ErrorKind, Limits, Update
 from brokers.feed import connection as module
+from brokers.feed.backoff import POLICY, Waits
 from brokers.feed.connection import SAMPLE_BYTES, SAMPLES, Condition, Connection, Route
 from brokers.feed.counters import Counters
 from marketdata.ticks import FeedState, Mode, Token
@@ -28,6 +29,7 @@ class Bench:
         self.updates: list[tuple[Update, int]] = []
         self.conditions: list[Condition] = []
         self.lost: list[set[Token]] = []
+        self.knocks: list[tuple[int, str, str]] = []
         self.counters = Counters()
         self.connection = Connection(
             "toy main market 0",
@@ -38,6 +40,7 @@ class Bench:
             on_lost=self._lost,
             counters=self.counters,
             chance=lambda: 0.0,
+            on_knock=lambda at_ms, outcome, reason: self.knocks.append((at_ms, outcome, reason)),
         )
         self.task = asyncio.create_task(self.connection.run())
 
@@ -140,7 +143,7 @@ async def test_http_calls_before_the_socket_are_made(monkeypatch: pytest.MonkeyP
 
     async with serve(lambda _: asyncio.sleep(0), "127.0.0.1", 0, process_request=ticket) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        toy = Toy(login_url=f"http://127.0.0.1:{port}/login")
+        toy = Toy(ticket_url=f"http://127.0.0.1:{port}/login")
         async with connecting(toy, token="bad") as bench:
             await bench.connected()
 
@@ -296,13 +299,49 @@ async def test_after_a_sleep_a_socket_that_speaks_is_kept() -> None:
         assert bench.states == [FeedState.CONNECTED]
 
 
-async def test_after_a_sleep_nobody_waits_for_the_next_attempt() -> None:
+async def test_after_a_sleep_nobody_waits_for_the_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(POLICY, ErrorKind.NETWORK, Waits(60.0, 60.0))
     async with connecting(token="bad") as bench:
-        bench.broker.status = 429
-        await until(lambda: bench.states == [FeedState.RECONNECTING], "a wait of 7.5 s")
+        bench.broker.status = 503
+        await until(lambda: bench.states == [FeedState.RECONNECTING], "a wait of 30 s")
         bench.broker.tokens.add("bad")
         bench.connection.woke()
         await bench.connected()
+
+
+async def test_a_broker_that_says_too_many_is_left_alone_also_after_a_sleep() -> None:
+    async with connecting(token="bad") as bench:
+        bench.broker.status = 429
+        await until(lambda: bench.states == [FeedState.RECONNECTING], "the first wait")
+        bench.broker.tokens.add("bad")
+        bench.connection.woke()
+        await until(lambda: "locked out" in bench.conditions[-1].message, "the wait that nobody shortens")
+        assert bench.broker.attempts == 1
+
+
+async def test_every_attempt_is_told_with_what_came_of_it() -> None:
+    async with connecting(token="bad") as bench:
+        bench.broker.status = 503
+        await until(lambda: len(bench.knocks) >= 4, "two attempts")
+        bench.broker.tokens.add("bad")
+        await bench.connected()
+        assert [outcome for _, outcome, _ in bench.knocks[:2]] == ["begun", "failed"]
+        assert bench.knocks[1][2] == "network: HTTP 503"
+        assert [outcome for _, outcome, _ in bench.knocks[-2:]] == ["begun", "ok"]
+
+
+async def test_a_muted_connection_hands_nothing_on_and_listens_all_the_same() -> None:
+    async with connecting() as bench:
+        await bench.connected()
+        bench.connection.muted = True
+        bench.connection.want(nse(1), Mode.LTP)
+        await until(lambda: bench.connection.subscriptions.unheard, "the subscription")
+        await bench.broker.send({"token": 1, "ltp": 10.0})
+        await until(lambda: not bench.connection.subscriptions.unheard, "its tick to be heard")
+        assert bench.updates == []
+        bench.connection.muted = False
+        await bench.broker.send({"token": 1, "ltp": 11.0})
+        await until(lambda: bench.prices() == [11.0], "the next one")
 
 
 async def test_what_is_forbidden_is_not_opened_again() -> None:

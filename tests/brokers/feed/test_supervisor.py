@@ -14,14 +14,14 @@ from django.db import OperationalError
 
 from brokers import registry
 from brokers.contract import Adapter, Limits
-from brokers.feed import pickup
+from brokers.feed import hours, pickup
 from brokers.feed import pool as pool_module
 from brokers.feed import supervisor as module
 from brokers.feed.supervisor import Supervisor
 from brokers.models import Broker, BrokerAccount, Instrument
 from marketdata.ticks import AccountStatus, FeedState, Key, KeyStatus, Mode
 from marketdata.topics import status_key
-from tests.brokers.feed.bench import Subscriber, Toy, ToyBroker, subscriber, until
+from tests.brokers.feed.bench import Subscriber, Toy, ToyBroker, subscriber, trading_clock, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -107,7 +107,7 @@ async def change(row: Any, **fields: Any) -> None:
 
 @asynccontextmanager
 async def supervising(linger_s: float = 15.0, statuses: tuple[str, ...] = ("",)) -> AsyncIterator[Bench]:
-    supervisor = Supervisor("127.0.0.1", 0, linger_s=linger_s)
+    supervisor = Supervisor("127.0.0.1", 0, linger_s=linger_s, clock=trading_clock())
     task = asyncio.create_task(supervisor.run())
     ready = asyncio.create_task(supervisor.ready.wait())
     await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
@@ -220,13 +220,13 @@ async def test_a_token_that_is_refused_is_not_tried_again_not_even_after_a_resta
         account = await in_database(set_up, broker.url)
         async with supervising() as bench:
             bench.sub.subscribe(SBIN)
-            await until(lambda: bench.state() is FeedState.TOKEN_EXPIRED, "the refusal")
+            await until(lambda: bench.state() is FeedState.WAITING_FOR_LOGIN, "the refusal")
             await account.arefresh_from_db()
             assert account.refused_fingerprint.startswith("auth:")
             assert account.refused_at is not None
             await asyncio.sleep(0.5)  # several looks at the database: none may lead to another attempt
         async with supervising() as bench:
-            await until(lambda: bench.state() is FeedState.TOKEN_EXPIRED, "the refusal remembered")
+            await until(lambda: bench.state() is FeedState.WAITING_FOR_LOGIN, "the refusal remembered")
             assert len(toy.opened) == 1
 
             broker.tokens.add("fresh")
@@ -251,7 +251,7 @@ async def test_a_new_token_replaces_sockets_that_stand(toys: dict[str, Adapter])
             await until(lambda: broker.sockets and broker.sockets != [old], "another socket")
             await until(lambda: broker.held == {"1": "LTP"}, "the subscription again")
             assert [opened["token"] for opened in toy.opened] == ["good", "fresh"]
-            assert old.close_code == 1000
+            await until(lambda: old.close_code == 1000, "the end of the old one")
 
 
 async def test_a_refusal_that_was_taken_back_is_tried_again(toys: dict[str, Adapter]) -> None:
@@ -260,7 +260,7 @@ async def test_a_refusal_that_was_taken_back_is_tried_again(toys: dict[str, Adap
         broker.tokens.clear()
         account = await in_database(set_up, broker.url)
         async with supervising() as bench:
-            await until(lambda: bench.state() is FeedState.TOKEN_EXPIRED, "the refusal")
+            await until(lambda: bench.state() is FeedState.WAITING_FOR_LOGIN, "the refusal")
             await until(lambda: bench.supervisor._unmarked == {}, "it is in the database")
             await asyncio.sleep(0.3)  # the supervisor has seen it there
             broker.tokens.add("good")
@@ -410,6 +410,7 @@ async def test_a_refused_instrument_and_a_silent_one_are_told(
     toys: dict[str, Adapter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool_module, "NO_DATA_S", 0.2)
+    monkeypatch.setattr(hours, "NO_DATA_S", 0.2)
     toys["toy"] = Toy()
     async with ToyBroker() as broker:
         await in_database(set_up, broker.url, symbols=1)

@@ -58,6 +58,7 @@ async def test_sequences_of_all_keys_have_no_gap() -> None:
 
 async def test_instruments_the_broker_silently_ignores_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("brokers.feed.pool.NO_DATA_S", 0.5)
+    monkeypatch.setattr("brokers.feed.hours.NO_DATA_S", 0.5)
     monkeypatch.setattr(module, "STATUS_S", 0.2)
     async with feeding("zerodha", rate=500) as bench:
         bench.simulator.set_limits(ignore_beyond=8)
