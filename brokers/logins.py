@@ -8,8 +8,9 @@ broker refused. What is automatic and when it may run is decided in `brokers.fee
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 from collections.abc import Collection, Generator, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from channels.db import database_sync_to_async
@@ -19,9 +20,10 @@ from django.utils import timezone
 
 from brokers import registry
 from brokers.calls import Unreached, walk
-from brokers.contract import Adapter, HttpRequest, HttpResponse, LoginSteps, Refused
-from brokers.models import Attempt, BrokerAccount, fingerprint_of
+from brokers.contract import Adapter, HttpRequest, HttpResponse, LoginSteps, Refused, Spec
+from brokers.models import Attempt, Broker, BrokerAccount, fingerprint_of
 from brokers.secrets import WrongKeyError
+from brokers.tokens import token_end
 
 log = structlog.get_logger(__name__)
 
@@ -98,19 +100,95 @@ def enter(account: BrokerAccount, gained: Mapping[str, str], *, source: str) -> 
     """
     Stores a token that a person or another program has; `source` says who, for the list of attempts. Synchronous.
 
-    Raises LoginFailed: it is empty, or not what this broker calls its token.
+    Raises LoginFailed: it is empty, not what this broker calls its token, of another API key, or over already; or what
+    is stored cannot be read.
     """
-    life = registry.load(account.broker.slug).spec.token
-    names = life.names if life else ()
+    try:
+        spec, stored = registry.load(account.broker.slug).spec, dict(account.credentials)
+    except (registry.UnknownBroker, WrongKeyError) as error:
+        raise LoginFailed(str(error), Outcome.FAILED) from None
+    names = spec.token.names if spec.token else ()
     values = {name: value.strip() for name, value in gained.items() if value.strip()}
     unknown = sorted(values.keys() - set(names))
     if unknown or not values:
         expected = " and ".join(names) or "nothing: it has no token of the day"
         found = f"not {unknown[0][:40]}" if unknown else "and nothing was given"
         raise LoginFailed(f"The token of {account.broker} is {expected}, {found}.", Outcome.FAILED)
+    values = {name: _without_app(spec, stored, value) for name, value in values.items()}
+    end = token_end(spec.token, values, _now_ms())
+    if end and end.is_over(_now_ms()):
+        raise LoginFailed(f"This token of {account.broker} has ended already; get a new one.", Outcome.FAILED)
     attempt = _begin(account, What.ENTRY, automatic=False)
     _store(account.pk, values)
     _end(attempt, Outcome.OK, source)
+
+
+def entered(account: BrokerAccount, *, source: str) -> None:
+    """Writes down that a token was stored with the account, by a form. Synchronous. Raises WrongKeyError."""
+    _end(_begin(account, What.ENTRY, automatic=False), Outcome.OK, source)
+
+
+APP_NAMES = ("api_key", "app_id")
+"""What brokers call an app's own name; some programs store a token as `api_key:token`."""
+
+
+def _without_app(spec: Spec, stored: Mapping[str, str], value: str) -> str:
+    app, colon, token = value.partition(":")
+    names = [each.name for each in spec.credentials if each.name in APP_NAMES]
+    if not colon or not names:
+        return value
+    if app not in [stored.get(name) for name in names]:
+        raise LoginFailed(
+            f"What stands before the colon is not this account's API key at {spec.name}; give a token of that key.",
+            Outcome.FAILED,
+        )
+    return token
+
+
+# ----------------------------------------------------------------------------------------------------------------- whose
+
+
+class NoAccount(LookupError):
+    """There is no such account, or no such broker; the text says so and what there is."""
+
+
+def may_log_in(user: Any, account: BrokerAccount) -> bool:
+    """Whether somebody may get and enter the token of an account: staff who own it, or who may change accounts."""
+    if not (user.is_active and user.is_staff):
+        return False
+    return account.owner_id == user.pk or bool(user.has_perm("brokers.change_brokeraccount"))
+
+
+def accounts_of(user: Any) -> QuerySet[BrokerAccount]:
+    """The accounts that a member of the staff may see: all, or those they own."""
+    rows = BrokerAccount.objects.select_related("broker")
+    sees_all = user.has_perm("brokers.view_brokeraccount") or user.has_perm("brokers.change_brokeraccount")
+    return rows if sees_all else rows.filter(owner=user.pk)
+
+
+def find_account(broker: str, name: str, rows: QuerySet[BrokerAccount] | None = None) -> BrokerAccount:
+    """
+    An account by the slug of its broker and its name; `rows` are those to look in, all where it is None. Synchronous.
+
+    Raises NoAccount.
+    """
+    slugs = sorted(Broker.objects.values_list("slug", flat=True))
+    if broker not in slugs:
+        raise NoAccount(f"There is no broker {broker[:40]!r}; {_alike(broker, slugs, 'there is')}")
+    found = BrokerAccount.objects.select_related("broker") if rows is None else rows
+    accounts = {row.name: row for row in found.filter(broker__slug=broker)}
+    if name in accounts:
+        return accounts[name]
+    label = Broker.objects.get(slug=broker).name
+    if not accounts:
+        raise NoAccount(f"{label} has no account {name[:40]!r}, nor any other; add one in the admin.")
+    raise NoAccount(f"{label} has no account {name[:40]!r}; {_alike(name, sorted(accounts), 'it has')}")
+
+
+def _alike(word: str, known: list[str], there_is: str) -> str:
+    lower = {each.lower(): each for each in known}
+    alike = [lower[each] for each in difflib.get_close_matches(word.lower(), lower, n=2)]
+    return f"did you mean {' or '.join(alike)}?" if alike else f"{there_is} {', '.join(known)}."
 
 
 # ------------------------------------------------------------------------------------------------------------- attempts

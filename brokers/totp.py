@@ -20,7 +20,7 @@ def totp(secret: str, now_ms: int, digits: int = 6) -> str:
     >>> totp("GEZD GNBV GY3T QOJQ GEZD GNBV GY3T QOJQ", 59_000)
     '287082'
     """
-    text = "".join(secret.split()).replace("-", "").upper()
+    text = "".join(secret.split()).replace("-", "").rstrip("=").upper()
     try:
         key = base64.b32decode(text + "=" * (-len(text) % 8))
     except ValueError:  # of base32, or of ASCII

@@ -9,6 +9,8 @@ tick: topics, headers and opaque bodies are all it handles.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -22,7 +24,8 @@ from marketdata.bus import BusReader
 from marketdata.conflation import Conflator
 from marketdata.demand import Holders
 from marketdata.lastvalue import is_stale
-from marketdata.ledger import LeaseChange, Ledger
+from marketdata.ledger import LeaseChange, Ledger, LedgerUnavailable
+from marketdata.report import BridgeReport, encode_report
 from marketdata.statuses import GATEWAY, StatusBoard
 from marketdata.tasks import end
 from marketdata.ticks import AccountStatus, FeedState, FeedStatus
@@ -54,6 +57,8 @@ RESYNC_S = 2.0
 """The adapters are asked for all states again at most this often."""
 STATUS_S = 1.0
 """The feed's status is repeated this often, so that hubs notice when the bridge is gone."""
+BEAT_S = 1.0
+"""A sign of life is left in Redis this often, so that `why` notices it too."""
 UNSURE_S = 1.0
 """So long after an unsubscribe a gap in the publisher's numbers may be no loss."""
 SNAPSHOT_CHUNK = 500
@@ -102,6 +107,8 @@ class Bridge:
         self._board = StatusBoard()
         self._images: dict[bytes, FeedStatus] = {}
         self._adapters_up = False
+        self._heard_ms: int | None = None
+        """When the latest message came."""
         self._expected = (0, 0)
         self._unsubscribed_s = float("-inf")
         self._resync_at_s: float | None = None
@@ -110,7 +117,8 @@ class Bridge:
     async def run(self) -> None:
         """Relays until cancelled."""
         self._bus.open()
-        tasks = [asyncio.ensure_future(task) for task in (self._follow(), self._flush(), self._repeat_status())]
+        parts = (self._follow(), self._flush(), self._repeat_status(), self._beat())
+        tasks = [asyncio.ensure_future(part) for part in parts]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -187,6 +195,8 @@ class Bridge:
             elif topic in self._groups:
                 self._on_tick(topic, payload, fields, now_ms)
         self.counters.received += len(messages)
+        if messages:
+            self._heard_ms = now_ms
 
     def _on_tick(self, topic: bytes, payload: bytes, fields: Header, now_ms: float) -> None:
         last = self._last.get(topic)
@@ -312,6 +322,28 @@ class Bridge:
                 self._resync_at_s = None
                 log.info("asking_for_all_states", dropped=self.counters.dropped)
                 self._bus.ask_again(self._groups)
+
+    async def _beat(self) -> None:
+        while True:
+            with contextlib.suppress(LedgerUnavailable):  # Told already by those who need the ledger.
+                await self._ledger.beat(encode_report(self.report()))
+            await asyncio.sleep(BEAT_S)
+
+    def report(self) -> BridgeReport:
+        """What the bridge has done, and what it sees."""
+        counters = self.counters
+        return BridgeReport(
+            pid=os.getpid(),
+            now_ms=self._now_ms(),
+            received=counters.received,
+            published=counters.published,
+            unpublished=counters.unpublished,
+            conflated=counters.conflated,
+            dropped=counters.dropped,
+            heard_ms=self._heard_ms,
+            adapters_up=self._adapters_up,
+            topics=len(self._groups),
+        )
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

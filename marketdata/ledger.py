@@ -13,7 +13,7 @@ import contextlib
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -57,6 +57,14 @@ class LeaseChange(NamedTuple):
     again: Topics = _NONE
 
 
+class Census(NamedTuple):
+    """How many hubs hold a lease, how many of them want each topic asked for, and the bridge's sign of life."""
+
+    hubs: int
+    wanted: dict[bytes, int]
+    life: bytes | None
+
+
 class Ledger(ABC):
     """One interface for both: Redis between processes, a dict within one."""
 
@@ -79,6 +87,10 @@ class Ledger(ABC):
     @abstractmethod
     async def release(self, hub: str) -> None:
         """Gives a lease back."""
+
+    @abstractmethod
+    async def beat(self, life: bytes) -> None:
+        """Leaves the bridge's sign of life, which fades as a lease does; within one process nobody needs it."""
 
     @abstractmethod
     def watch(self) -> AsyncIterator[list[LeaseChange]]:
@@ -122,6 +134,9 @@ class LocalLedger(Ledger):
         """See Ledger."""
         channel, held = self._leases.pop(hub, ("", _NONE))
         self._tell(LeaseChange(hub, channel, _NONE, held))
+
+    async def beat(self, life: bytes) -> None:
+        """See Ledger."""
 
     async def watch(self) -> AsyncIterator[list[LeaseChange]]:
         """See Ledger."""
@@ -243,6 +258,11 @@ class RedisLedger(Ledger):
             pipeline.publish(self.news_channel, _encode(news))
             await pipeline.execute()
 
+    async def beat(self, life: bytes) -> None:
+        """See Ledger."""
+        async with self._reached():
+            await self._redis.set(self._bridge, life, px=self.lease_ms)
+
     async def watch(self) -> AsyncIterator[list[LeaseChange]]:
         """See Ledger."""
         watcher = _Watcher(self._redis, self)
@@ -263,6 +283,10 @@ class RedisLedger(Ledger):
     @property
     def _hubs(self) -> str:
         return f"{self._prefix}:hubs"
+
+    @property
+    def _bridge(self) -> str:
+        return f"{self._prefix}:bridge"
 
     @property
     def news_channel(self) -> str:
@@ -293,6 +317,27 @@ class RedisLedger(Ledger):
             pipeline.smembers(members)
             (channel, version), topics = await pipeline.execute()
         return None if version is None else _Known(channel.decode(), int(version), frozenset(topics))
+
+    async def census(self, topics: Sequence[bytes]) -> Census:
+        """
+        Who is there now, for somebody who only looks on.
+
+        Raises LedgerUnavailable.
+        """
+        async with self._reached():
+            alive = list(await self.versions(await self.hubs()))
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.get(self._bridge)
+                for hub in alive:
+                    for topic in topics:
+                        pipeline.sismember(self._keys(hub)[1], topic)
+                life, *held = await pipeline.execute()
+        columns = {topic: held[at :: len(topics)] for at, topic in enumerate(topics)}
+        return Census(len(alive), {topic: sum(map(bool, column)) for topic, column in columns.items()}, life)
+
+    async def close(self) -> None:
+        """Ends its connections."""
+        await self._redis.aclose()
 
     async def forget(self, hub: str) -> None:
         """Removes a hub whose lease has run out from the list."""

@@ -196,6 +196,25 @@ class BridgeReport(msgspec.Struct, frozen=True, kw_only=True):
     topics: int = 0
 
 
+class ClientsReport(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The clients' side, seen from outside. A problem is a sentence, "" where there is none.
+
+    Without `uses_redis` the bridge is inside the one server, and neither leases nor a sign of life can be read. `hubs` are
+    the server processes that hold a lease, `wanted` how many of them want an instrument in each mode; both None where
+    Redis does not answer.
+    """
+
+    uses_redis: bool
+    redis_problem: str = ""
+    lanes_problem: str = ""
+    server_problem: str = ""
+    hubs: int | None = None
+    wanted: Mapping[Mode, int] | None = None
+    bridge: BridgeReport | None = None
+    throttle_ms: int = 0
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _feeds = msgspec.msgpack.Decoder(FeedReport)
 _keys = msgspec.msgpack.Decoder(KeyReport)

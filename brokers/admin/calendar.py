@@ -5,7 +5,7 @@ The trading calendar: days that somebody sets over the bundled ones, and above t
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -68,7 +68,12 @@ class Line(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A family's day: "open" as on most days, "partial", "closed" or "mixed"."""
+    """
+    A family's day.
+
+    Its state is "open" as on most days, "partial" at other hours, "closed", "weekend" (closed as on each), or "mixed"
+    where it is closed for some.
+    """
 
     state: str
     lines: tuple[Line, ...]
@@ -106,9 +111,8 @@ def _cell(outlooks: Sequence[Outlook]) -> Cell:
     alike: dict[object, list[Outlook]] = {}
     for outlook in outlooks:
         alike.setdefault((outlook.trades, outlook.is_set), []).append(outlook)
-    states = {_state(outlook) for outlook in outlooks}
     return Cell(
-        state=states.pop() if len(states) == 1 else "mixed",
+        state=_state_of_all({_state(outlook) for outlook in outlooks}),
         lines=tuple(_line(group, is_named=len(alike) > 1) for group in alike.values()),
         is_set=any(outlook.is_set for outlook in outlooks),
         is_provisional=any(outlook.is_provisional for outlook in outlooks),
@@ -117,8 +121,20 @@ def _cell(outlooks: Sequence[Outlook]) -> Cell:
 
 def _state(outlook: Outlook) -> str:
     if not outlook.trades:
-        return "closed"
+        return "weekend" if outlook.is_ordinary else "closed"
     return "open" if outlook.is_ordinary else "partial"
+
+
+def _state_of_all(states: Set[str]) -> str:
+    """
+    That of a family by those of its segments.
+
+    >>> _state_of_all({"open"}), _state_of_all({"open", "partial"}), _state_of_all({"open", "closed"})
+    ('open', 'partial', 'mixed')
+    """
+    if len(states) == 1:
+        return next(iter(states))
+    return "mixed" if states & {"closed", "weekend"} else "partial"
 
 
 def _line(alike: Sequence[Outlook], *, is_named: bool) -> Line:

@@ -139,7 +139,7 @@ class Watch:
         for health in healths:
             there.add(health.id)
             changes += self._judged(health, self._hours(health, market, now_ms), now_ms)
-        for id_ in {id_ for id_, _ in self.open} - there:
+        for id_ in ({id_ for id_, _ in self.open} | self._down_ms.keys() | self._well_ms.keys()) - there:
             changes += self._forget(id_)
         for change in changes:
             self._note(change)

@@ -151,11 +151,12 @@ class Hours:
         """
         Whether an instrument that was subscribed so long ago should have had a first price by now.
 
-        NO_DATA_S of one stretch of open trading must have passed since then, beginning a while after the opening; thin
-        markets and Muhurat trading never miss anything. `ticked` says that other instruments of the segment had prices
-        in this session: without that, nothing is missed on a day that may be a holiday.
+        NO_DATA_S of one stretch of open trading must have passed since then, beginning a while after the opening; in
+        Muhurat trading nothing is missed. In a thin market it is told too: that nothing came is so. `ticked` says that
+        other instruments of the segment had prices in this session: without that, nothing is missed on a day that may
+        be a holiday.
         """
-        return not self.is_quiet(segment) and self._counted_ms(segment, since_s_ago, ticked=ticked) >= NO_DATA_S * 1000
+        return self._counted_ms(segment, since_s_ago, ticked=ticked) >= NO_DATA_S * 1000
 
     # ----------------------------------------------------------------------------------------------------------- parts
 

@@ -167,9 +167,9 @@ class Publisher:
     The XPUB and the demand that arrives on it.
 
     `on_demand` is called when something is wanted anew, more or less deeply, or no more: see `take_changes`.
-    `on_status_asked` is called with a feed whose status somebody subscribes; answer with `send_status`. `on_report_asked`
-    is called with a reserved key on which somebody wants a report; answer with `send_report`. `open` needs a running
-    event loop.
+    `on_status_asked` is called with a feed whose status somebody subscribes; answer with `send_status`.
+    `on_report_asked` is called with a reserved key on which somebody wants a report; answer with `send_report`. `open`
+    needs a running event loop.
     """
 
     def __init__(

@@ -47,6 +47,8 @@ REPEAT_S = 1.0
 """A report is sent anew so often while somebody subscribes it."""
 NEIGHBOURS_MS = 10_000
 """Instruments that had a price within this time are ticking."""
+APART_MS = 700
+"""Two answers that shall show what moves are at least so far apart."""
 PATIENCE_S = 3.0
 """So long an answer is waited for."""
 
@@ -312,7 +314,7 @@ def asking(host: str, port: int, key: Key) -> Iterator[Asking]:
         socket.create_connection((host, port), timeout=PATIENCE_S).close()
     except OSError:
         raise NoAnswer(
-            f"The adapters' process is not running: nothing listens on {where}. Start manage.py stream, or run_adapters."
+            f"The adapters' process is not running (nothing listens on {where}). Start run_adapters, or stream."
         ) from None
     context = zmq.Context()
     try:
@@ -335,7 +337,13 @@ def ask_feed(host: str, port: int, timeout_s: float = PATIENCE_S) -> FeedReport:
         return decode_feed(question.next(timeout_s))
 
 
-def ask_key(host: str, port: int, instrument: Instrument, answers: int = 1) -> list[KeyReport]:
-    """What the adapters' process knows of an instrument, so many times a second apart. Raises NoAnswer, ReportError."""
+def ask_key(host: str, port: int, instrument: Instrument) -> tuple[KeyReport, KeyReport]:
+    """
+    What the adapters' process knows of an instrument: the first answer, and one from a second or so later, which shows
+    what moves. Where it has no seat nothing can move, and the first is both. Raises NoAnswer, ReportError.
+    """
     with asking(host, port, why_key(*instrument)) as question:
-        return [decode_key(question.next()) for _ in range(answers)]
+        first = last = decode_key(question.next())
+        while first.seat is not None and last.now_ms - first.now_ms < APART_MS:
+            last = decode_key(question.next())
+        return first, last

@@ -26,7 +26,7 @@ from brokers.feed.account_tokens import DEAD
 from brokers.feed.accounts import Account, load_accounts, mark_refused
 from brokers.feed.alerting import Alerting
 from brokers.feed.alerts import AccountHealth
-from brokers.feed.calendar import DayOverride
+from brokers.feed.calendar import OPEN, DayOverride
 from brokers.feed.calendar_store import load_calendar, load_days
 from brokers.feed.connection import Condition
 from brokers.feed.counters import Counters
@@ -37,9 +37,10 @@ from brokers.feed.pickup import Name, Tokens, gone, look_up
 from brokers.feed.plan import ConnectionId, Instrument, Plan, Reason
 from brokers.feed.pool import OPENING, Pool, burst, possible
 from brokers.feed.publisher import LINGER_S, Line, Publisher, Source
+from brokers.feed.report import Parts, answer, repeat
 from brokers.logins import Knock, Outcome, read_knocks, write_knocks
 from brokers.models import instrument_editions
-from marketdata.ticks import AccountStatus, FeedState, FeedStatus, KeyStatus, Token
+from marketdata.ticks import AccountStatus, FeedState, FeedStatus, Key, KeyStatus, Token
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +91,7 @@ class Supervisor:
             port,
             on_demand=self._on_demand,
             on_status_asked=self._publish_status,
+            on_report_asked=self._report,
             counters=self.counters,
             linger_s=linger_s,
         )
@@ -142,6 +144,7 @@ class Supervisor:
                     self._follow_clock(),
                     self._publish_changes(),
                     self._repeat_status(),
+                    repeat(self.publisher, self._report),
                     self._alerting.run(),
                 ):
                     self._group.create_task(part)
@@ -532,6 +535,27 @@ class Supervisor:
         sentence = self.hours.closed_sentence(known) if known else None
         return None if sentence is None else Condition(FeedState.MARKET_CLOSED, sentence)
 
+    def _report(self, key: Key) -> None:
+        """Answers somebody who asks how all accounts, or one instrument, are doing."""
+        now_ms = time.time_ns() // 1_000_000
+        conditions = {id_: self._condition(account) for id_, account in self._accounts.items()}
+        parts = Parts(
+            accounts=self._accounts,
+            conditions={id_: (each, self._since_ms(id_, each, now_ms)) for id_, each in conditions.items()},
+            pools=self.pools,
+            plan=self.plan,
+            publisher=self.publisher,
+            counters=self.counters,
+            hours=self.hours,
+            tokens=self._tokens,
+            shortage=self._shortage_of,
+            now_ms=now_ms,
+        )
+        self.publisher.send_report(key, answer(parts, key))
+
+    def _shortage_of(self, instrument: Instrument) -> Condition:
+        return _SHORT.get(self.plan.short()[instrument]) or self._fate(_name(instrument))
+
     def _healths(self) -> Iterator[AccountHealth]:
         for account in self._accounts.values():
             condition = self._condition(account)
@@ -548,9 +572,9 @@ class Supervisor:
             )
 
     def _unwell(self, feed: str) -> Iterator[tuple[Instrument, Condition]]:
-        for instrument, reason in self.plan.short().items():
+        for instrument in self.plan.short():
             if instrument.feed == feed and self.publisher.is_demanded(instrument):
-                yield instrument, _SHORT.get(reason) or self._fate(_name(instrument))
+                yield instrument, self._shortage_of(instrument)
         for id_, pool in self.pools.items():
             if pool.account.feed == feed:
                 yield from self._unwell_of(pool, self._sources[id_].lines)
@@ -562,20 +586,26 @@ class Supervisor:
         silent = pool.silent_tokens(time.monotonic())
         quiet = {token: self._quiet(token, since_s) for token, since_s in silent.items()}
         words = {token: Condition(FeedState.NOT_ENTITLED, text) for token, text in pool.refused_tokens().items()}
-        for token, condition in (quiet | words).items():
-            if condition is None:
-                continue
+        for token, news in (quiet | words).items():
             line = lines.get(token)
             for instrument in line.guests if line is not None else ():
-                if self.publisher.is_demanded(instrument):
+                condition = news or self._told(instrument)
+                if condition is not None and self.publisher.is_demanded(instrument):
                     yield instrument, condition
 
     def _quiet(self, token: Token, since_s: float) -> Condition | None:
         """What to say of an instrument of which nothing came in so many seconds; None: that is nothing to wonder at."""
         if self.hours.misses(token.segment, since_s):
             return Condition(FeedState.NO_DATA, "The broker has sent nothing for it since it was subscribed.")
-        sentence = self.hours.closed_sentence({token.segment})
-        return None if sentence is None else Condition(FeedState.MARKET_CLOSED, sentence)
+        phase = self.hours.phase(token.segment)
+        is_idle = phase.kind not in OPEN and phase.kind is not MarketKind.UNKNOWN
+        return Condition(FeedState.MARKET_CLOSED, phase.sentence) if is_idle else None
+
+    def _told(self, instrument: Instrument) -> Condition | None:
+        """What was last told of one of which nothing came: in an opening's first minute that goes on being so."""
+        known = self._since.get(instrument)
+        told = (FeedState.NO_DATA, FeedState.MARKET_CLOSED)
+        return known[0] if known is not None and known[0].state in told else None
 
     def _since_ms(self, what: object, condition: Condition, now_ms: int) -> int:
         known = self._since.get(what)

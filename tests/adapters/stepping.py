@@ -33,10 +33,10 @@ def walked(steps: Steps[Result], *answers: HttpResponse) -> tuple[list[HttpReque
 
 def refused(steps: Steps[Any], *answers: HttpResponse) -> Refused:
     """The no in which the steps end, at the last of the answers and not before."""
-    given = 0
+    requests: list[HttpRequest] = []
     with pytest.raises(Refused) as refusal:
-        next(steps)
-        for given, each in enumerate(answers, start=1):
-            steps.send(each)
-    assert given == len(answers)
+        requests.append(next(steps))
+        for each in answers:
+            requests.append(steps.send(each))
+    assert len(requests) == len(answers)
     return refusal.value

@@ -1,7 +1,7 @@
 """
 Runs in the oracle's environment: SmartApi's own parser and its own streaming client, one JSON line each.
 
-A line is a frame in hex, or a JSON object: a session of the client with a server at `url`.
+A line is a frame in hex, or a JSON object: a session of the client with a server at `url`, or with `login` a login.
 """
 
 import json
@@ -13,6 +13,7 @@ import threading
 
 os.chdir(tempfile.mkdtemp())  # the client writes its log into a folder of the current one
 
+from login_runner import recorded  # noqa: E402
 from SmartApi.smartWebSocketV2 import SmartWebSocketV2  # noqa: E402
 
 PARSER = SmartWebSocketV2.__new__(SmartWebSocketV2)
@@ -72,9 +73,19 @@ class Session(SmartWebSocketV2):
         return {"data": self.data, "errors": errors}
 
 
+def connected(order):
+    """The REST client after a login. When it is imported it asks a stranger for its own address, so that is here."""
+    from SmartApi.smartConnect import SmartConnect
+
+    client = SmartConnect(order["api_key"])
+    client.generateSession(*order["login"])
+    return client.getfeedToken()
+
+
 def answer(line):
     if line.startswith("{"):
-        return Session(json.loads(line)).run()
+        order = json.loads(line)
+        return recorded(lambda: connected(order), order["answers"]) if "login" in order else Session(order).run()
     return {"packets": [plain(PARSER._parse_binary_data(bytes.fromhex(line)))]}
 
 

@@ -1,7 +1,8 @@
 """
 Runs in the oracle's environment: dhanhq's own parsers and its own clients, one JSON line each.
 
-A line is `market`, `depth20` or `depth200` and a frame in hex; or a JSON object: a session of a client with a server.
+A line is `market`, `depth20` or `depth200` and a frame in hex; or a JSON object: a session of a client with a server,
+or with `call` one of the calls of a login.
 """
 
 import asyncio
@@ -11,6 +12,10 @@ import json
 import sys
 
 from dhanhq import DhanContext, FullDepth, MarketFeed
+from dhanhq.auth import DhanLogin, webbrowser
+from login_runner import recorded
+
+webbrowser.open = lambda url: True
 
 PARSERS = {
     "market": MarketFeed(DhanContext("c", "t"), []),
@@ -57,9 +62,16 @@ def depth_session(order):
     return books
 
 
+def login(order):
+    client = DhanLogin(order["client_id"])
+    return recorded(lambda: getattr(client, order["call"])(*order["arguments"]), order["answers"])
+
+
 def answer(line):
     if line.startswith("{"):
         order = json.loads(line)
+        if "call" in order:
+            return login(order)
         return depth_session(order) if "levels" in order else market_session(order)
     kind, frame = line.split()
     return parsed(kind, bytes.fromhex(frame))
@@ -69,7 +81,8 @@ for line in sys.stdin:
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
-            result = {"packets": answer(line.strip())}
+            found = answer(line.strip())
+        result = found if isinstance(found, dict) and "sent" in found else {"packets": found}
     except Exception as error:  # whatever the SDK raises is its answer
         result = {"error": f"{type(error).__name__}: {error}"}
     print(json.dumps(result | {"said": said.getvalue().strip()}), flush=True)

@@ -3,7 +3,7 @@ Runs in the oracle's environment: fyers_apiv3's own parsers, frames and clients,
 
 `{"market": [frames in hex]}` is the life of one data socket, `{"depth": [frames]}` that of a tick-by-tick socket;
 `{"schema": 1}` and `{"frames": …}` are the message descriptors and the frames the client would send; `{"live": …}` is a
-session of the unmodified client with a server at `url`.
+session of the unmodified client with a server at `url`; `{"login": …}` are the page and the call of a login.
 """
 
 import json
@@ -21,7 +21,9 @@ sys.stdout = sys.stderr  # the clients print
 os.environ["NO_PROXY"] = "127.0.0.1"
 os.chdir(tempfile.mkdtemp(prefix="fyers-oracle-"))  # they write logs where they are
 
+from fyers_apiv3 import fyersModel  # noqa: E402
 from fyers_apiv3.FyersWebsocket import data_ws, defines, msg_pb2, tbt_ws  # noqa: E402
+from login_runner import recorded  # noqa: E402
 
 WAIT_S = 15
 HERE = {"url": ""}
@@ -36,6 +38,7 @@ def rerouted(call):
     return to
 
 
+PLAIN_POST = requests.post
 requests.get, requests.post = rerouted(requests.get), rerouted(requests.post)
 defines.INDEX_HSM_MAPPING_API = "http://public/sym_details/index_hsm_mapping.json"
 
@@ -207,7 +210,18 @@ def live_depth(order):
     return {"messages": heard.messages, "errors": heard.errors}
 
 
+def login(order):
+    session = fyersModel.SessionModel(**order["session"])
+    session.set_token(order["auth_code"])
+    rerouted_post, requests.post = requests.post, PLAIN_POST
+    try:
+        return {"page": session.generate_authcode(), **recorded(session.generate_token, order["answers"])}
+    finally:
+        requests.post = rerouted_post
+
+
 ANSWERS = {"market": market, "depth": depth, "schema": schema, "frames": frames, "indices": indices, "live": live}
+ANSWERS["login"] = login
 
 for line in sys.stdin:
     try:

@@ -1,7 +1,8 @@
 """
 Runs in the oracle's environment: upstox_client's own parser and its own streaming client, one JSON line each.
 
-A line is a frame in hex; or `schema`; or a JSON object: a session of the client with a server at `url`.
+A line is a frame in hex; or `schema`; or a JSON object: a session of the client with a server at `url`, or with `login`
+what the client would send for a login.
 """
 
 import json
@@ -103,12 +104,30 @@ class Session:
         return {"messages": self.messages, "errors": self.errors}
 
 
+def login(order):
+    """The page, which this client would ask for itself, and the call for the token; nothing is sent."""
+    sent = []
+
+    def record(self, method, url, query_params=None, headers=None, post_params=None, **options):
+        query, form = dict(query_params or ()), dict(post_params or ())
+        sent.append({"method": method, "url": url, "query": query, "headers": headers, "form": form})
+
+    upstox_client.rest.RESTClientObject.request = record
+    client = upstox_client.LoginApi()
+    client.authorize(*order["page"], "2.0", state=order["state"], _preload_content=False)
+    client.token("2.0", **order["login"], _preload_content=False)
+    return {"sent": sent}
+
+
 def answer(line):
     if line == "schema":
         return schema()
     if line.startswith("text "):
         return parsed_text(line[5:])
-    return Session(json.loads(line)).run() if line.startswith("{") else parsed(line)
+    if not line.startswith("{"):
+        return parsed(line)
+    order = json.loads(line)
+    return login(order) if "login" in order else Session(order).run()
 
 
 for line in sys.stdin:
