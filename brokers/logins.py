@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from brokers import registry
 from brokers.calls import Unreached, walk
-from brokers.contract import Adapter, HttpRequest, HttpResponse, LoginSteps, Refused, Spec
+from brokers.contract import Adapter, ErrorKind, HttpRequest, HttpResponse, LoginSteps, Refused, Spec
 from brokers.models import Attempt, Broker, BrokerAccount, fingerprint_of
 from brokers.secrets import WrongKeyError
 from brokers.tokens import token_end
@@ -145,7 +145,7 @@ def _without_app(spec: Spec, stored: Mapping[str, str], value: str) -> str:
     return token
 
 
-# ----------------------------------------------------------------------------------------------------------------- whose
+# ---------------------------------------------------------------------------------------------------------------- whose
 
 
 class NoAccount(LookupError):
@@ -248,7 +248,9 @@ async def _attempted(
     try:
         result = await walk(steps)
     except Refused as refused:
-        outcome, text = Outcome.REFUSED, str(refused)
+        # Only these two speak of what was logged in with.
+        is_no = refused.kind in (ErrorKind.AUTH, ErrorKind.ENTITLEMENT)
+        outcome, text = Outcome.REFUSED if is_no else Outcome.FAILED, str(refused)
     except Unreached as error:
         outcome, text = Outcome.UNREACHED, f"{account.broker} cannot be reached: {error}."
     except (OSError, TimeoutError) as error:

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 from django.db import Error as DatabaseError
@@ -117,6 +117,9 @@ class Hub:
     before it is cut off; `clock` returns Unix seconds.
     """
 
+    running: ClassVar[Hub | None] = None
+    """This process's hub, for who asks over HTTP."""
+
     def __init__(
         self,
         layer: Any,
@@ -149,6 +152,7 @@ class Hub:
 
     def start(self) -> None:
         """Begins to receive and to write. Needs a running event loop; Redis may still be away."""
+        Hub.running = self
         self._follow_status("")
         self._membership.start()
         self._tasks = [asyncio.ensure_future(task) for task in (self._write(), self._watch())]
@@ -157,6 +161,7 @@ class Hub:
 
     async def stop(self) -> None:
         """Sends every client away so that it comes back, and gives the lease back."""
+        Hub.running = None
         for session in list(self.sessions):
             self._dismiss(session, CLOSE_RESTART)
         await end(self._tasks)
@@ -379,6 +384,10 @@ class Hub:
         self._dirty.set()
 
     # ----------------------------------------------------------------------------------------------------------- status
+
+    def unready(self) -> list[str]:
+        """What keeps prices from flowing, a sentence each; see `StatusBoard.unready`."""
+        return self._board.unready()
 
     def _follow_status(self, feed: str) -> None:
         key = status_key(feed)

@@ -330,7 +330,7 @@ class RedisLedger(Ledger):
                 pipeline.get(self._bridge)
                 for hub in alive:
                     for topic in topics:
-                        pipeline.sismember(self._keys(hub)[1], topic)
+                        pipeline.sismember(self._keys(hub)[1], topic)  # type: ignore[arg-type]  # bytes are taken too
                 life, *held = await pipeline.execute()
         columns = {topic: held[at :: len(topics)] for at, topic in enumerate(topics)}
         return Census(len(alive), {topic: sum(map(bool, column)) for topic, column in columns.items()}, life)

@@ -73,8 +73,8 @@ async def _lanes_problem() -> str:
     if stored is None or int(stored) == settings.TICK_LANES:
         return ""
     return (
-        f"The processes on this Redis have TICK_LANES={int(stored)}, the settings say {settings.TICK_LANES}: who starts "
-        f"now does not hear the others. Set TICK_LANES={int(stored)}, or stop all and delete the key {LANES_KEY}."
+        f"The processes on this Redis have TICK_LANES={int(stored)}, the settings say {settings.TICK_LANES}; they do "
+        f"not hear each other. Set TICK_LANES={int(stored)}, or stop everything and delete the key {LANES_KEY}."
     )
 
 

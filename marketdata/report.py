@@ -31,6 +31,7 @@ class ConnectionReport(msgspec.Struct, frozen=True, kw_only=True):
     `placed` are the instruments planned on it, at most `limit`; `told` those that the broker was told, of which
     `unheard` brought neither a word nor a price yet and `refused` a no. `heard_ms` is its latest frame, or when the
     socket was opened; None: neither was. `reconnects` counts by cause, as long as the connection is kept.
+    After `silence_s` without a frame the socket counts as dead, or may.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class ConnectionReport(msgspec.Struct, frozen=True, kw_only=True):
     heard_ms: int | None = None
     reconnects: Mapping[str, int] = msgspec.field(default_factory=dict)
     decode_errors: int = 0
+    silence_s: float = 30.0
 
     @property
     def confirmed(self) -> int:
@@ -148,8 +150,8 @@ class KeyReport(msgspec.Struct, frozen=True, kw_only=True):
     What the adapters' process knows of one instrument of a feed.
 
     `tokens` is its identity at each broker that may serve; `reason` the plan's for not serving it, or not as deeply as
-    wanted ("" where it does), `shortage` the same as a sentence. `updated_ms` is the latest packet of it. `market` is
-    the kind of phase its segment is in (see `MarketKind`), `is_open` whether prices come one after the other in it,
+    wanted ("" where it does), `shortage` the same as a sentence. `is_bridged` says that a bridge with a
+    server behind it is connected. `updated_ms` is the latest packet of it. `market` is the kind of phase its segment is in (see `MarketKind`), `is_open` whether prices come one after the other in it,
     `market_sentence` the same for people.
     """
 
@@ -162,6 +164,7 @@ class KeyReport(msgspec.Struct, frozen=True, kw_only=True):
     streams: tuple[StreamReport, ...] = ()
     tokens: Mapping[str, str] = msgspec.field(default_factory=dict)
     is_looked_up: bool = False
+    is_bridged: bool = False
     reason: str = ""
     shortage: str = ""
     seat: SeatReport | None = None
@@ -200,9 +203,9 @@ class ClientsReport(msgspec.Struct, frozen=True, kw_only=True):
     """
     The clients' side, seen from outside. A problem is a sentence, "" where there is none.
 
-    Without `uses_redis` the bridge is inside the one server, and neither leases nor a sign of life can be read. `hubs` are
-    the server processes that hold a lease, `wanted` how many of them want an instrument in each mode; both None where
-    Redis does not answer.
+    Without `uses_redis` the bridge is inside the one server, and neither leases nor a sign of life can be read. `hubs`
+    are the server processes that hold a lease, `wanted` how many of them want an instrument in each mode; both None
+    where Redis does not answer.
     """
 
     uses_redis: bool

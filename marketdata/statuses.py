@@ -72,6 +72,24 @@ class StatusBoard:
         states = [status.state for (of, name, _), status in self._accounts.items() if of == feed and name == broker]
         return not states or any(state in _UP for state in states)
 
+    def unready(self) -> list[str]:
+        """
+        What keeps prices from flowing, a sentence each; none at night, when nothing is due.
+
+        An account that is switched off is nobody's trouble; one of which a login is awaited is.
+        """
+        hops = [status for id_, status in self._accounts.items() if id_[1] == GATEWAY and status.state not in _UP]
+        if hops:
+            return [status.message for status in hops]
+        accounts = [status for id_, status in self._accounts.items() if id_[1] != GATEWAY]
+        if not any(status.state is not FeedState.DISABLED for status in accounts):
+            return ["No account is switched on; add one in the admin."]
+        return [
+            f"{status.broker} is {status.state}: {status.message}"
+            for status in accounts
+            if status.state not in _UP | {FeedState.DISABLED}
+        ]
+
     def _recovered(self, feed: str, unwell: Collection[_KeyId], now_ms: int) -> Iterator[KeyStatus]:
         for id_, key in self._keys.items():
             if id_[0] == feed and id_ not in unwell:

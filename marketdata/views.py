@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from asgiref.sync import async_to_sync
 from django.db import Error as DatabaseError
+from django.http import HttpRequest, JsonResponse
 from django.utils import timezone
 from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
@@ -41,6 +42,7 @@ from marketdata.errors import (
     ClientError,
     in_words,
 )
+from marketdata.hub import Hub
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +58,22 @@ _ANSWERS: tuple[tuple[type[Exception], int, ClientError], ...] = (
     (DatabaseError, 503, UNAVAILABLE),
 )
 """The first that fits: what is raised, its HTTP status, its number for clients."""
+
+
+def healthz(request: HttpRequest) -> JsonResponse:
+    """`GET /healthz`: this process answers."""
+    return JsonResponse({"alive": True})
+
+
+def readyz(request: HttpRequest) -> JsonResponse:
+    """
+    `GET /readyz`: 200 while prices flow or none are due (a closed market is no fault), else 503 and why.
+
+    `{"ready": false, "reasons": ["zerodha is waiting_for_login: …"]}`
+    """
+    hub = Hub.running
+    reasons = ["The stream has not been started in this process."] if hub is None else hub.unready()
+    return JsonResponse({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
 
 class KeyHolder:

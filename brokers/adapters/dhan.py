@@ -18,8 +18,9 @@ ADAPTER = dhan.adapter(
     depth20_url="wss://depth-api-feed.dhan.co/twentydepth",
     depth200_url="wss://full-depth-api.dhan.co/twohundreddepth",
     login_help=(
-        "Made at web.dhan.co under Access DhanHQ APIs; it ends after 24 hours. Market data needs the Data API plan. "
-        "For books of 200 levels, tokens made by the login of an app or a partner are reported not to work."
+        "Made at web.dhan.co under Access DhanHQ APIs, or by a login from the admin; it ends after 24 hours. Market "
+        "data needs the Data API plan. Only a token made there can be renewed, and for books of 200 levels one made by "
+        "a login is reported not to work."
     ),
     logins=frozenset({LoginWay.REDIRECT, LoginWay.RENEWAL}),
 )

@@ -1,3 +1,3 @@
 """The admin of the brokers' side; each module registers its pages by being imported."""
 
-from brokers.admin import accounts, brokers, calendar, instruments  # noqa: F401
+from brokers.admin import accounts, attempts, brokers, calendar, instruments  # noqa: F401

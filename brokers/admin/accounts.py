@@ -6,21 +6,23 @@ Credentials go in and never come out: a secret field is always rendered empty, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import Count
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.views.decorators.debug import sensitive_post_parameters
 
+from brokers import logins
 from brokers.admin.facts import spec_of
+from brokers.admin.login import buttons, panel, state_badge
 from brokers.contract import Credential, Spec
-from brokers.models import Broker, BrokerAccount
+from brokers.models import Alert, Attempt, Broker, BrokerAccount
 from brokers.secrets import WrongKeyError
 
 FIELD_PREFIX, FORGET_PREFIX = "credential_", "forget_"
@@ -127,12 +129,54 @@ def stored_credentials(account: BrokerAccount) -> tuple[dict[str, str], bool]:
 class BrokerAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic for the checker only
     """First the broker, then what this broker needs."""
 
-    list_display = ("__str__", "broker", "enabled", "credentials_state", "feed", "owner", "shared", "updated_at")
+    list_display = ("__str__", "prices", "enabled", "token", "credentials_state", "feed", "owner", "shared")
     list_filter = ("broker", "enabled", "feed")
     list_select_related = ("broker", "owner")
     search_fields = ("name", "broker__name", "owner__username")
     autocomplete_fields = ("owner",)
     readonly_fields = ("updated_at", "credentials_state")
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """With the buttons that this user may press."""
+
+        @admin.display(description="Log in")
+        def log_in(account: BrokerAccount) -> str:
+            return buttons(account, request.user)
+
+        columns: tuple[str | Callable[[BrokerAccount], str], ...] = (*self.list_display, log_in)
+        return columns
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[BrokerAccount]:
+        """All, or your own where you have no right to see the others'."""
+        rows: QuerySet[BrokerAccount] = super().get_queryset(request)
+        return rows if super().has_view_permission(request) else rows.filter(owner=request.user.pk)
+
+    def has_view_permission(self, request: HttpRequest, obj: BrokerAccount | None = None) -> bool:
+        """Owners see their accounts: they may log them in."""
+        if super().has_view_permission(request, obj):
+            return True
+        return obj.owner_id == request.user.pk if obj else self._owns_any(request)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """The same, for the admin's first page."""
+        return super().has_module_permission(request) or self._owns_any(request)
+
+    def _owns_any(self, request: HttpRequest) -> bool:
+        return request.user.is_active and BrokerAccount.objects.filter(owner=request.user.pk).exists()
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """What was tried goes with its account, although nobody may delete it by itself."""
+        shown, count, lacking, protected = super().get_deleted_objects(objs, request)
+        return shown, count, lacking - {str(each._meta.verbose_name) for each in (Attempt, Alert)}, protected
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """With the state of the token, and the ways to get another, above the form."""
+        account = self.get_object(request, object_id)
+        shown = account is not None and self.has_view_or_change_permission(request, account)
+        context = {"login": panel(account, request)} if account and shown else {}
+        return super().change_view(request, object_id, form_url, context | (extra_context or {}))
 
     @method_decorator(sensitive_post_parameters())
     def changeform_view(self, *args: Any, **kwargs: Any) -> Any:
@@ -194,6 +238,17 @@ class BrokerAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic
                 names.append(FORGET_PREFIX + need.name)
         return tuple(names)
 
+    @admin.display(description="Prices")
+    def prices(self, account: BrokerAccount) -> str:
+        """Whether they are real."""
+        spec = spec_of(account.broker)
+        return "SIMULATED" if account.endpoint or (spec and spec.simulated) else "real"
+
+    @admin.display(description="Token")
+    def token(self, account: BrokerAccount) -> str:
+        """How it is doing."""
+        return state_badge(account)
+
     @admin.display(description="Stored")
     def credentials_state(self, account: BrokerAccount) -> str:
         """How much of what the broker needs is there; never what it is."""
@@ -206,8 +261,11 @@ class BrokerAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic
         return f"lacks {', '.join(lacking)}" if lacking else "complete"
 
     def save_model(self, request: HttpRequest, obj: BrokerAccount, form: Any, change: bool) -> None:
-        """Saves; says what is still needed to connect."""
+        """Saves; writes down that a token was entered, and says what is still needed to connect."""
+        before = obj.token_fingerprint
         super().save_model(request, obj, form, change)
+        if obj.token_fingerprint not in (before, ""):
+            logins.entered(obj, source=f"in the admin, by {request.user.get_username()}")
         lacking = lacking_credentials(obj)
         if lacking:
             messages.warning(request, f"{obj} cannot connect yet: it lacks {', '.join(lacking)}.")

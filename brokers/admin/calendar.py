@@ -7,7 +7,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from django import forms
 from django.contrib import admin, messages
@@ -165,6 +165,10 @@ class CalendarDayForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for
         model = CalendarDay
         fields = ("date", "segments", "sessions", "reason")
         widgets = {"sessions": forms.Textarea({"rows": 4, "cols": 40, "placeholder": "continuous 09:15-12:30"})}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        cast(forms.CharField, self.fields["sessions"]).strip = False  # the lines are counted as they are seen
 
     def clean_sessions(self) -> str:
         """One session a line, as `parse_spans` reads them."""

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import zmq
 
+from brokers import registry
 from brokers.contract import MarketKind
 from brokers.feed.accounts import Account
 from brokers.feed.calendar import OPEN
@@ -175,6 +176,7 @@ def _connection(
         heard_ms=connection.heard_ms,
         reconnects=dict(connection.reconnects),
         decode_errors=connection.decode_errors,
+        silence_s=registry.load(account.broker).spec.feed(id_.kind).silence_s,
     )
 
 
@@ -209,6 +211,7 @@ def key_report(parts: Parts, instrument: Instrument) -> KeyReport:
         ),
         tokens={broker: f"{token.segment}:{token.number}" for broker, token in (tokens or {}).items()},
         is_looked_up=tokens is not None,
+        is_bridged=bool(publisher.status_feeds),  # every hub wants the status of its feeds, whatever its clients want
         reason=reason.name.lower() if reason is not None else "",
         shortage=parts.shortage(instrument).message if reason is not None else "",
         seat=None if seat is None else _seat(plan, seat),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -30,15 +29,14 @@ from brokers.feed.calendar import OPEN, DayOverride
 from brokers.feed.calendar_store import load_calendar, load_days
 from brokers.feed.connection import Condition
 from brokers.feed.counters import Counters
+from brokers.feed.door import Door
 from brokers.feed.hours import Hours
 from brokers.feed.keeper import Keeper
-from brokers.feed.knocks import WINDOWS_MS, Knocks
 from brokers.feed.pickup import Name, Tokens, gone, look_up
 from brokers.feed.plan import ConnectionId, Instrument, Plan, Reason
 from brokers.feed.pool import OPENING, Pool, burst, possible
 from brokers.feed.publisher import LINGER_S, Line, Publisher, Source
 from brokers.feed.report import Parts, answer, repeat
-from brokers.logins import Knock, Outcome, read_knocks, write_knocks
 from brokers.models import instrument_editions
 from marketdata.ticks import AccountStatus, FeedState, FeedStatus, Key, KeyStatus, Token
 
@@ -52,8 +50,6 @@ POLL_S = 1.0
 """How often the database is looked at."""
 WAKE_S = 5.0
 """A clock that jumps by more than this means that the machine slept, or that this process stood still."""
-KEPT_KNOCKS = 500
-"""So many attempts are remembered while the database is away."""
 STATUS_S = 5.0
 TICKING_S = 60.0
 """An account of which something came so lately is no closed market, whatever the calendar says."""
@@ -120,12 +116,7 @@ class Supervisor:
         self._poll_due = asyncio.Event()
         self._keeper = Keeper(self.hours, clock=clock, spawn=self._spawn, on_done=self._poll_due.set)
         self._alerting = Alerting(self.hours, clock=clock)
-        self._knocks: dict[tuple[int, str], Knocks] = {}
-        """By account and kind of socket."""
-        self._knocked: list[Knock] = []
-        """Not in the database yet."""
-        self._past_knocks: defaultdict[tuple[int, str], list[Knock]] = defaultdict(list)
-        """What was tried before this process began, oldest first, until it is counted in `_knocks`."""
+        self._door = Door(clock, on_news=self._poll_due.set)
         self._handing: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         """By account: while its connections pass from one pool to the next."""
 
@@ -135,7 +126,7 @@ class Supervisor:
         log.info("bus_open", port=self.publisher.port)
         try:
             async with asyncio.TaskGroup() as self._group:
-                await self._remember_knocks()
+                await self._remember()
                 await self._poll()
                 self.ready.set()
                 for part in (
@@ -285,7 +276,7 @@ class Supervisor:
         async with self._polling:
             try:
                 await self._mark_refusals()
-                await self._write_knocks()
+                await database_sync_to_async(self._door.write)()
                 accounts, editions, days = await database_sync_to_async(_look)(self._now_ms())
             except DatabaseError as error:
                 self._database_lost(error)
@@ -304,6 +295,12 @@ class Supervisor:
         if not self._is_database_lost:
             self._is_database_lost = True
             log.error("database_lost", reason=str(error), consequence="the feed goes on with what it knows")
+
+    async def _remember(self) -> None:
+        try:
+            await database_sync_to_async(self._door.remember)()
+        except DatabaseError as error:
+            self._database_lost(error)
 
     async def _mark_refusals(self) -> None:
         for id_, (account, kind) in list(self._unmarked.items()):
@@ -368,8 +365,8 @@ class Supervisor:
             on_refused=partial(self._refused, account),
             counters=self.counters,
             clock=self._clock,
-            knocks=partial(self._knocks_of, account),
-            on_knock=partial(self._on_knock, account.id),
+            knocks=partial(self._door.knocks, account.id, burst(account)),
+            on_knock=partial(self._door.knocked, account.id),
             before=after,
             on_markets=partial(self.hours.heard, account.broker),
             tells=self.hours.tells,
@@ -406,43 +403,6 @@ class Supervisor:
             pool = self.pools.get(account.id)
             down |= possible(account) if pool is None else pool.down(now_s)
         return down
-
-    # ----------------------------------------------------------------------------------------------------------- knocks
-
-    async def _remember_knocks(self) -> None:
-        """What this process's predecessors tried counts at the broker, and so it does here."""
-        since = dt.datetime.fromtimestamp(self._clock(), dt.UTC) - dt.timedelta(milliseconds=WINDOWS_MS[-1][0])
-        try:
-            for knock in await database_sync_to_async(read_knocks)(since):
-                self._past_knocks[knock.account_id, knock.kind].append(knock)
-        except DatabaseError as error:
-            self._database_lost(error)
-
-    def _knocks_of(self, account: Account, kind: str) -> Knocks:
-        knocks = self._knocks.get((account.id, kind))
-        if knocks is None:
-            past = self._past_knocks.pop((account.id, kind), [])
-            knocks = self._knocks[account.id, kind] = Knocks(burst(account), (knock.at_ms for knock in past))
-            for knock in past:
-                if knock.outcome is Outcome.OK:
-                    knocks.let_in()
-                elif knock.detail.startswith(ErrorKind.LIMIT.value):
-                    knocks.denied(knock.at_ms)
-        return knocks
-
-    def _on_knock(self, account_id: int, kind: str, at_ms: int, outcome: str, reason: str) -> None:
-        self._knocked.append(Knock(account_id, kind, at_ms, Outcome(outcome), reason))
-        if len(self._knocked) == 1:
-            self._poll_due.set()
-
-    async def _write_knocks(self) -> None:
-        knocks, self._knocked = self._knocked, []
-        if knocks:
-            try:
-                await database_sync_to_async(write_knocks)(knocks)
-            except DatabaseError:
-                self._knocked = (knocks + self._knocked)[-KEPT_KNOCKS:]
-                raise
 
     # ------------------------------------------------------------------------------------------------------------ clock
 

@@ -23,7 +23,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from brokers import logins, registry
 from brokers.feed.account_tokens import token_of
-from brokers.models import Attempt, BrokerAccount
+from brokers.models import BrokerAccount
 from brokers.views import pending
 
 MOST_PASTED = 8192
@@ -170,7 +170,7 @@ def _back(request: HttpRequest, account: BrokerAccount, problem: Exception | Non
         view = token_of(account, int(timezone.now().timestamp() * 1000))
         messages.success(request, f"{account} is logged in. {view.sentence}")
     else:
-        messages.error(request, f"{account} was not logged in: {problem}")
+        messages.error(request, f"{account}: {problem}")
     return HttpResponseRedirect(reverse("admin:brokers_brokeraccount_change", args=[account.pk]))
 
 

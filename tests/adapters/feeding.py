@@ -16,7 +16,7 @@ from brokers.instruments.store import replace_instruments
 from brokers.models import Broker, BrokerAccount
 from brokers.simulators import rows_of, simulators
 from brokers.simulators.engine import DEMO_KEY, DEMO_TOKEN, Simulator
-from marketdata.ticks import FeedState, Key, Mode
+from marketdata.ticks import AccountStatus, FeedState, Key, Mode
 from marketdata.topics import status_key
 from tests.brokers.feed.bench import Subscriber, subscriber, trading_clock, until
 
@@ -37,8 +37,11 @@ class Bench:
     @property
     def state(self) -> FeedState | None:
         """The account's, as told on the bus."""
-        images = self.sub.statuses[""]
-        return images[-1].accounts[0].state if images else None
+        return self.status().state if self.sub.statuses[""] else None
+
+    def status(self) -> AccountStatus:
+        """The account's, as last told on the bus."""
+        return self.sub.statuses[""][-1].accounts[0]
 
     def held(self) -> int:
         """How many instruments are subscribed at the broker."""
@@ -48,9 +51,9 @@ class Bench:
         """Waits until so many are."""
         await until(lambda: self.held() == count, f"{count} instruments at the broker, not {self.held()}")
 
-    async def log_in_with(self, token: str) -> None:
-        """The account gets another token."""
-        self.account.credentials = self.simulator.credentials(DEMO_KEY, token)
+    async def log_in_with(self, token: str, **credentials: str) -> None:
+        """The account gets another token, and other credentials where some are given."""
+        self.account.credentials = self.simulator.credentials(DEMO_KEY, token) | credentials
         await self.account.asave()
 
 
@@ -58,10 +61,11 @@ class Bench:
 async def feeding(slug: str, fields: dict[str, Any] | None = None, **simulated: Any) -> AsyncIterator[Bench]:
     """Everything running; `fields` are the broker's row in the admin, `simulated` the simulator's arguments."""
     adapter = registry.load(slug)
-    async with simulators()[slug](**{"rate": 500, "symbols": 60, "seed": 1} | simulated) as simulator:
+    clock = trading_clock()
+    async with simulators()[slug](**{"rate": 500, "symbols": 60, "seed": 1, "clock": clock} | simulated) as simulator:
         rows = [row for row in rows_of(adapter, simulator) if isinstance(row, InstrumentRow)]
         account = await sync_to_async(_fill)(adapter, simulator, rows, fields or {})
-        supervisor = Supervisor("127.0.0.1", 0, clock=trading_clock())
+        supervisor = Supervisor("127.0.0.1", 0, clock=clock)
         task = asyncio.create_task(supervisor.run())
         await supervisor.ready.wait()
         try:

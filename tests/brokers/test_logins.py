@@ -27,7 +27,7 @@ class Bank(Toy):
     def __init__(self, url: str) -> None:
         super().__init__(token=TokenLife(names=("token",)), logins=frozenset(LoginWay))
         self.url = url
-        self.refusal = ""
+        self.refusal, self.kind = "", ErrorKind.AUTH
         self.seen: list[Mapping[str, str]] = []
 
     def login_url(self, credentials: Mapping[str, str], endpoint: str, state: str) -> PageSteps:
@@ -49,7 +49,7 @@ class Bank(Toy):
         yield HttpRequest(method="GET", url=self.url)
         self.seen.append(credentials)
         if self.refusal:
-            raise Refused(ErrorKind.AUTH, self.refusal)
+            raise Refused(self.kind, self.refusal)
         return {"token": f"new {len(self.seen)}"}
 
 
@@ -104,6 +104,13 @@ async def test_a_refusal_is_told_and_stores_nothing(bank: Bank) -> None:
     await row.arefresh_from_db()
     assert row.credentials["token"] == "old"
     assert await attempts() == [("login", "refused")]
+
+
+async def test_a_brokers_trouble_of_its_own_is_no_refusal(bank: Bank) -> None:
+    row, bank.refusal, bank.kind = await account(), "Try again later.", ErrorKind.NETWORK
+    with pytest.raises(LoginFailed, match="Try again later"):
+        await logins.log_in(row.pk)
+    assert await attempts() == [("login", "failed")]
 
 
 async def test_the_same_is_not_tried_twice_without_a_person(bank: Bank) -> None:

@@ -69,3 +69,17 @@ def test_another_state_of_the_token_is_news() -> None:
     expiring = msgspec.structs.replace(account(FeedState.CONNECTED), token=TokenState.EXPIRING)
     assert board.apply("", image(expiring)) == [expiring]
     assert board.apply("", image(expiring)) == []
+
+
+def test_a_closed_market_is_ready_and_a_missing_login_is_not() -> None:
+    board = StatusBoard()
+    assert board.unready() == ["No account is switched on; add one in the admin."]
+    off = AccountStatus(broker="dhan", account="old", state=FeedState.DISABLED, message="", since_ms=1)
+    board.apply("", image(off))
+    assert board.unready() == ["No account is switched on; add one in the admin."]
+    board.apply("", image(account(FeedState.MARKET_CLOSED), off))
+    assert board.unready() == []
+    board.apply("", image(account(FeedState.WAITING_FOR_LOGIN, message="Log in."), off))
+    assert board.unready() == ["zerodha is waiting_for_login: Log in."]
+    board.hop("redis", FeedState.RECONNECTING, "Redis is away.", 3)
+    assert board.unready() == ["Redis is away."], "what is behind it is not known then"

@@ -17,6 +17,7 @@ from django.utils import timezone
 from brokers import catalog
 from brokers.models import BrokerAccount
 from marketdata import auth
+from marketdata.hub import Hub
 from marketdata.models import ApiKey
 from marketdata.views import InstrumentsThrottle
 from tests.brokers.instruments_of import OTHERS, TODAY, load, rows, sample
@@ -273,3 +274,18 @@ def test_every_server_answers(served: Stack) -> None:
     status, answer = ask(f"{CHAIN}?underlying=NIFTY&around=24850&count=2", **{"X-API-Key": served.key})
     assert (status, len(answer["strikes"])) == (200, 5)
     assert ask(f"{INSTRUMENTS}?q=sbin")[0] == 401
+
+
+def test_whether_it_is_ready_is_told_to_anybody(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert client.get("/healthz").json() == {"alive": True}
+    monkeypatch.setattr(Hub, "running", None)
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["ready"]) == (503, False)
+
+    class Well:
+        def unready(self) -> list[str]:
+            return []
+
+    monkeypatch.setattr(Hub, "running", Well())
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"ready": True, "reasons": []})

@@ -159,5 +159,5 @@ def test_upstoxs_page_and_the_code_for_a_token() -> None:
     [request], _ = walked(upstox.exchange(credentials, endpoint, {"code": "c"}, 0), answer({"access_token": "new"}))
     assert (request.method, request.url, request.form) == (token["method"], token["url"], token["form"])
     assert set(headers_of(token["headers"])) - set(headers_of(dict(request.headers))) == {"api-version"}, (
-        "which the documentation does not have any more"
+        "which is not among the documented ones"
     )

@@ -381,8 +381,10 @@ async def test_alerts_stay_while_the_accounts_cannot_be_read(hook: Hook, account
     async with Bench(account, bench.now_ms).running() as again:
         again.alerting.look([])
         again.pass_s(100, FeedState.RECONNECTING)
-        assert [row.cleared_at for row in await rows()] == [None]
-    assert hook.told() == [("feed_down", "raised")]
+        again.get_well()
+        await row_where(lambda row: row.clear_told_at, "the end told")
+    assert hook.told() == [("feed_down", "raised"), ("feed_down", "cleared")]
+    assert len(await rows()) == 1
 
 
 # ------------------------------------------------------------------------------------------------------------- database
@@ -418,6 +420,28 @@ async def test_a_database_that_is_away_delays_the_rows_and_not_the_messages(
         "alerts_not_stored",
         "alerts_stored_again",
     ]
+
+
+async def test_an_alert_is_written_before_it_is_told_so_that_no_restart_tells_it_again(
+    hook: Hook, account: BrokerAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, is_posted, posted_before_written = module._save, threading.Event(), list[bool]()
+
+    def save_slowly(entry: Any) -> int:
+        posted_before_written.append(is_posted.wait(0.2))
+        return save(entry)
+
+    async def post(url: str, body: Any) -> Answer:
+        is_posted.set()
+        return Answer(200)
+
+    monkeypatch.setattr(module, "_save", save_slowly)
+    bench = Bench(account)
+    bench.alerting = Alerting(bench.market, clock=lambda: bench.now_ms / 1000, post=post)
+    async with bench.running():
+        bench.go_down()
+        await row_where(lambda row: row.raise_told_at, "told")
+    assert posted_before_written == [False, True]  # the second time that it was told
 
 
 async def test_what_an_earlier_process_left_is_waited_for(

@@ -33,6 +33,7 @@ from brokers.feed.calendar import (
     india_date,
     india_ms,
     is_us_summer,
+    parse_spans,
 )
 from brokers.feed.calendar_store import load_calendar
 from marketdata.ticks import Segment
@@ -632,3 +633,124 @@ def test_a_day_set_with_sessions_that_overlap_is_refused() -> None:
     overlapping = (Span(Kind.SPECIAL, "10:00", "12:00"), Span(Kind.SPECIAL, "11:00", "13:00"))
     with pytest.raises(ValueError, match="begins before"):
         DayOverride(segment=Segment.NSE, date=date(2026, 12, 5), spans=overlapping)
+
+
+# ----------------------------------------------------------------------------------------- what a person sees and sets
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pre_open 09:00-09:15\ncontinuous 09:15-15:30",
+        "  Pre-Open 9:00 – 9:15  \r\n\r\nCONTINUOUS: 9:15 to 15:30\n",
+        "pre open\t09:00 -09:15\ncontinuous 09:15- 15:30",
+    ],
+)
+def test_sessions_are_read_as_people_write_them(text: str) -> None:
+    assert parse_spans(text) == (Span(Kind.PRE_OPEN, "09:00", "09:15"), Span(Kind.CONTINUOUS, "09:15", "15:30"))
+
+
+def test_no_lines_are_no_sessions() -> None:
+    assert parse_spans("") == parse_spans(" \n\n ") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("closed", "Line 1, “closed”, is no session; write its kind, its start and its end, such as"),
+        ("\nmuhurat 18-19", "Line 2, “muhurat 18-19”, is no session;"),
+        ("muhurat 18:00-19:00 IST", "Line 1, “muhurat 18:00-19:00 IST”, is no session;"),
+        ("lunch 12:00-13:00", "Line 1: “lunch” is no kind of session; use one of pre_open, continuous,"),
+        ("18:00-19:00", "Line 1: “” is no kind of session;"),
+        ("closed 18:00-19:00", "Line 1: “closed” is no kind of session;"),
+        ("special 09:15-24:00", "Line 1: 24:00 is no time of day; write one from 00:00 to 23:59."),
+        ("special 09:60-10:00", "Line 1: 09:60 is no time of day;"),
+        ("special 10:00-10:00", "Line 1: a session from 10:00 to 10:00 does not end after it begins."),
+        (
+            "special 10:00-11:00\n\nevening 10:59-12:00",
+            "Line 3 begins at 10:59, before the one above it ends at 11:00;",
+        ),
+    ],
+)
+def test_a_line_that_is_no_session_is_named_with_what_is_wrong(text: str, sentence: str) -> None:
+    with pytest.raises(ValueError) as problem:
+        parse_spans(text)
+    assert str(problem.value).startswith(sentence)
+
+
+@given(st.text(max_size=60))
+def test_whatever_is_written_there_are_sessions_in_order_or_one_sentence(text: str) -> None:
+    try:
+        found = parse_spans(text)
+    except ValueError as problem:
+        assert str(problem).startswith("Line ")
+    else:
+        DayOverride(segment=Segment.NSE, date=date(2026, 7, 15), spans=found)
+
+
+@pytest.mark.parametrize(
+    ("segment", "day", "hours", "is_ordinary", "sentence"),
+    [
+        (Segment.NSE, ORDINARY, ["09:15-15:30"], True, "NSE trades from 09:15 to 15:30."),
+        (Segment.MCX, ORDINARY, ["09:00-23:30"], True, "MCX trades from 09:00 to 23:30."),
+        (Segment.NSE, "2026-11-28", [], True, "NSE is closed: weekend."),
+        (Segment.NSE, "2026-12-25", [], False, "NSE is closed: Christmas."),
+        (
+            Segment.MCX,
+            "2026-10-20",
+            ["17:00-23:30"],
+            False,
+            "MCX trades from 17:00 to 23:30; else it is closed: Dussehra.",
+        ),
+        (Segment.NSE, "2026-02-01", ["09:15-15:30"], False, "NSE trades from 09:15 to 15:30 (Union Budget)."),
+        (
+            Segment.NSE,
+            "2026-11-08",
+            ["18:15-19:15"],
+            False,
+            "NSE trades from 18:15 to 19:15 (Diwali Laxmi Pujan). Its times are not confirmed.",
+        ),
+        (Segment.CRYPTO, "2026-12-25", ["00:00-00:00"], True, "CRYPTO trades at every hour."),
+        (
+            Segment.GLOBAL_INDEX,
+            ORDINARY,
+            [],
+            True,
+            "Global indices keep their own exchanges' hours, which are not known here.",
+        ),
+    ],
+)
+def test_a_day_has_a_sentence_for_people(
+    segment: Segment, day: str, hours: list[str], is_ordinary: bool, sentence: str
+) -> None:
+    outlook = CALENDAR.outlook(segment, date.fromisoformat(day))
+    assert [f"{india_clock(each.start_ms)}-{india_clock(each.end_ms)}" for each in outlook.trades] == hours
+    assert (outlook.is_ordinary, outlook.sentence, outlook.is_set) == (is_ordinary, sentence, False)
+
+
+def test_a_set_day_is_told_as_such() -> None:
+    day = date.fromisoformat(ORDINARY)
+    shut = Overrides(days=(DayOverride(segment=Segment.NSE, date=day, reason="cyclone"),))
+    outlook = CALENDAR.outlook(Segment.NSE, day, shut)
+    assert (outlook.sentence, outlook.is_set, outlook.is_ordinary) == ("NSE is closed: cyclone.", True, False)
+    halves = (Span(Kind.SPECIAL, "09:15", "10:00"), Span(Kind.SPECIAL, "11:30", "12:30"))
+    tested = Overrides(days=(DayOverride(segment=Segment.NSE, date=day, spans=halves, reason="test"),))
+    assert (
+        CALENDAR.outlook(Segment.NSE, day, tested).sentence
+        == "NSE trades from 09:15 to 10:00 and from 11:30 to 12:30 (test)."
+    )
+
+
+def test_a_provisional_day_is_told_as_such() -> None:
+    outlook = CALENDAR.outlook(Segment.NSE, date(2027, 3, 22))
+    assert outlook.is_provisional
+    assert outlook.is_ordinary
+    assert outlook.sentence == "NSE trades from 09:15 to 15:15. It may be a holiday: Holi."
+
+
+@given(st.sampled_from(sorted(FAMILY)), INSTANTS)
+def test_the_outlook_of_a_day_and_its_phases_agree(segment: Segment, now_ms: int) -> None:
+    outlook = CALENDAR.outlook(segment, india_date(now_ms))
+    is_within = any(each.start_ms <= now_ms < each.end_ms for each in outlook.trades)
+    assert (kind(segment, now_ms) in OPEN) == is_within
+    assert bool(outlook.trades) == CALENDAR.is_trading_day(segment, india_date(now_ms))

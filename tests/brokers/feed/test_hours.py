@@ -124,6 +124,9 @@ OPEN = {
     "open as a broker says": Scene(Segment.NSE, ORDINARY, "11:00", words={"upstox": MarketKind.CONTINUOUS}),
 }
 
+THIN = (QUIET["currency"], QUIET["agricultural goods"])
+"""Open, but a whole feed may be silent there; that nothing ever came of an instrument is told all the same."""
+
 QUIETS = pytest.mark.parametrize("scene", QUIET.values(), ids=QUIET.keys())
 OPENS = pytest.mark.parametrize("scene", OPEN.values(), ids=OPEN.keys())
 
@@ -136,7 +139,7 @@ def test_in_a_quiet_market_silence_says_nothing_and_nothing_is_missed(scene: Sce
     hours = scene.hours()
     for silent_s in (0.0, 31.0, 600.0, 86_400.0):
         assert not hours.tells([scene.segment], silent_s, False)
-        assert not hours.misses(scene.segment, silent_s)
+        assert not hours.misses(scene.segment, silent_s) or scene in THIN
 
 
 @OPENS
@@ -149,6 +152,14 @@ def test_in_open_trading_a_silence_that_lasts_says_something_and_a_first_price_i
     assert not hours.tells([scene.segment], 20.0, True)
     assert hours.misses(scene.segment, NO_DATA_S)
     assert not hours.misses(scene.segment, NO_DATA_S - 0.1)
+
+
+@pytest.mark.parametrize("scene", THIN)
+def test_in_a_thin_market_a_first_price_is_missed_though_silence_says_nothing(scene: Scene) -> None:
+    hours = scene.hours()
+    assert (hours.is_open(scene.segment), hours.is_quiet(scene.segment)) == (True, True)
+    assert not hours.tells([scene.segment], 86_400.0, True)
+    assert hours.misses(scene.segment, NO_DATA_S)
 
 
 def test_one_telling_segment_is_enough() -> None:
@@ -337,15 +348,20 @@ def test_what_is_remembered_is_what_the_calendar_would_say(start_ms: int, segmen
 
 # ---------------------------------------------------------------------------------------------------------- connections
 
-SILENCE_S = 0.1
-FASTER = 3600.0
+SILENCE_S = 0.03
+FASTER = 12_000.0
 """A real second of silence counts as so many: no test waits for half a minute."""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GRACE_S", 0.01)
 
 
 class Watch:
     """A connection that does not beat, with `hours`, and how often it was about to judge a silence."""
 
-    def __init__(self, route: Route, hours: Hours, **options: object) -> None:
+    def __init__(self, route: Route, hours: Hours) -> None:
         self.asked = 0
         self.updates: list[Update] = []
         self.hours = hours
@@ -403,7 +419,7 @@ async def test_no_kind_of_quiet_session_causes_a_reconnect(scene: Scene) -> None
 async def test_silence_in_open_trading_ends_the_connection_and_all_is_subscribed_again(scene: Scene) -> None:
     async with watching(scene.hours()) as (watch, broker):
         watch.want(scene.segment)
-        await until(lambda: broker.attempts == 2, "another connection")
+        await until(lambda: broker.attempts >= 2, "another connection")
         await until(lambda: len(broker.held) == BUSY, "the subscriptions again")
 
 
@@ -416,7 +432,7 @@ async def test_a_feed_that_died_overnight_is_found_when_the_market_opens() -> No
             await watch.judged()
         assert broker.attempts == 1
         clock.set(ORDINARY, "09:17")
-        await until(lambda: broker.attempts == 2, "another connection")
+        await until(lambda: broker.attempts >= 2, "another connection")
 
 
 async def test_a_few_shares_may_be_silent_for_long() -> None:
@@ -433,13 +449,13 @@ async def test_many_instruments_of_closed_markets_do_not_make_a_few_of_an_open_o
         await watch.judged()
         assert broker.attempts == 1
         watch.want(Segment.MCX, BUSY)
-        await until(lambda: broker.attempts == 2, "another connection")
+        await until(lambda: broker.attempts >= 2, "another connection")
 
 
 async def test_an_index_alone_is_busy() -> None:
     async with watching(OPEN["continuous"].hours()) as (watch, broker):
         watch.want(Segment.NSE_INDEX, 1)
-        await until(lambda: broker.attempts == 2, "another connection")
+        await until(lambda: broker.attempts >= 2, "another connection")
 
 
 async def test_on_a_day_that_may_be_a_holiday_an_image_of_old_prices_proves_nothing_and_a_price_does(
@@ -454,7 +470,7 @@ async def test_on_a_day_that_may_be_a_holiday_an_image_of_old_prices_proves_noth
         assert broker.attempts == 1
         monkeypatch.setattr(module, "IMAGE_S", 0.0)
         await broker.send({"token": 1, "ltp": 2.0})
-        await until(lambda: broker.attempts == 2, "another connection")
+        await until(lambda: broker.attempts >= 2, "another connection")
 
 
 async def test_a_feed_that_beats_is_dead_when_silent_at_every_hour() -> None:
@@ -462,7 +478,7 @@ async def test_a_feed_that_beats_is_dead_when_silent_at_every_hour() -> None:
     async with ToyBroker() as broker:
         watch = Watch(Route(toy, toy.feed, {"key": "k", "token": "good"}, broker.url), QUIET["weekend"].hours())
         watch.want(Segment.NSE, 1)
-        await until(lambda: broker.attempts == 2, "another connection")
+        await until(lambda: broker.attempts >= 2, "another connection")
         assert watch.asked == 0
         watch.task.cancel()
         await asyncio.wait([watch.task])
