@@ -150,9 +150,10 @@ class KeyReport(msgspec.Struct, frozen=True, kw_only=True):
     What the adapters' process knows of one instrument of a feed.
 
     `tokens` is its identity at each broker that may serve; `reason` the plan's for not serving it, or not as deeply as
-    wanted ("" where it does), `shortage` the same as a sentence. `is_bridged` says that a bridge with a
-    server behind it is connected. `updated_ms` is the latest packet of it. `market` is the kind of phase its segment is in (see `MarketKind`), `is_open` whether prices come one after the other in it,
-    `market_sentence` the same for people.
+    wanted ("" where it does), `shortage` the same as a sentence. `is_bridged` says that a bridge with a server behind
+    it is connected. `updated_ms` is the latest packet of the instrument. `market` is the kind of phase its segment is
+    in (see `MarketKind`), `is_open` whether prices come one after the other in it, `market_sentence` the same for
+    people.
     """
 
     symbol: str

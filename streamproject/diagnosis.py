@@ -136,8 +136,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def diagnose(facts: Facts) -> list[Finding]:
-    """A finding for each hop, in order."""
-    return [judge(facts)._replace(hop=name) for name, judge in _HOPS.items()]
+    """A finding for each hop, in order. What to do is said of the first fault only: the others may go with it."""
+    findings = [judge(facts)._replace(hop=name) for name, judge in _HOPS.items()]
+    first = fault_in(findings)
+    return [each._replace(advice="") if each.mark is Mark.FAULT and each is not first else each for each in findings]
 
 
 def _ok(sentence: str, advice: str = "") -> Finding:

@@ -38,7 +38,7 @@ from brokers.feed.pool import OPENING, Pool, burst, possible
 from brokers.feed.publisher import LINGER_S, Line, Publisher, Source
 from brokers.feed.report import Parts, answer, repeat
 from brokers.models import instrument_editions
-from marketdata.ticks import AccountStatus, FeedState, FeedStatus, Key, KeyStatus, Token
+from marketdata.ticks import AccountStatus, FeedState, FeedStatus, Key, KeyStatus, Segment, Token
 
 log = structlog.get_logger(__name__)
 
@@ -270,7 +270,6 @@ class Supervisor:
                     await self._poll_due.wait()
             await self._poll()
             self._keeper.look(self._accounts.values())
-            self._alerting.look(list(self._healths()))
 
     async def _poll(self) -> None:
         async with self._polling:
@@ -410,7 +409,10 @@ class Supervisor:
         return int(self._clock() * 1000)
 
     async def _follow_clock(self) -> None:
-        """Notices that the machine slept, or that this process stood still."""
+        """
+        Notices that the machine slept, or that this process stood still; and looks for what a person must know of, here
+        because the database, which may be slow, is not asked.
+        """
         while True:
             before_s = self._clock()
             await asyncio.sleep(POLL_S)
@@ -419,6 +421,7 @@ class Supervisor:
                 log.warning("woke_up", gap_s=round(gap_s))
                 for pool in self.pools.values():
                     pool.woke()
+            self._alerting.look(list(self._healths()))
 
     # ----------------------------------------------------------------------------------------------------------- status
 
@@ -491,8 +494,8 @@ class Supervisor:
         if time.time() * 1000 - source.heard_ms < TICKING_S * 1000:
             return None
         segments = {token.segment for token in source.lines} or account.segments
-        known = {each for each in segments if self.hours.phase(each).kind is not MarketKind.UNKNOWN}
-        sentence = self.hours.closed_sentence(known) if known else None
+        kept = self._kept(segments)
+        sentence = self.hours.closed_sentence(kept) if kept else None
         return None if sentence is None else Condition(FeedState.MARKET_CLOSED, sentence)
 
     def _report(self, key: Key) -> None:
@@ -516,6 +519,10 @@ class Supervisor:
     def _shortage_of(self, instrument: Instrument) -> Condition:
         return _SHORT.get(self.plan.short()[instrument]) or self._fate(_name(instrument))
 
+    def _kept(self, segments: Iterable[Segment]) -> set[Segment]:
+        """Those whose hours are known."""
+        return {each for each in segments if self.hours.phase(each).kind is not MarketKind.UNKNOWN}
+
     def _healths(self) -> Iterator[AccountHealth]:
         for account in self._accounts.values():
             condition = self._condition(account)
@@ -524,7 +531,7 @@ class Supervisor:
                 broker=account.broker,
                 name=account.name,
                 simulated=account.simulated,
-                segments=account.segments,
+                segments=frozenset(self._kept(account.segments)),
                 token=account.token.state if account.is_on else None,
                 state=condition.state,
                 message=condition.message,

@@ -181,6 +181,8 @@ COMMANDS: dict[str, Command] = {
     "malformed": Command(_method("malformed"), required=("kind",), kind=_text, count=_integer, connection=_integer),
     "expire": Command(_method("expire"), api_key=_text),
     "set_token": Command(_method("set_token"), required=("token",), token=_text, api_key=_text),
+    "unlock": Command(_method("unlock"), api_key=_text),
+    "set_redirect": Command(_method("set_redirect"), required=("url",), url=_text),
     "pause_ticks": Command(_method("pause_ticks")),
     "resume_ticks": Command(_method("resume_ticks")),
     "set_rate": Command(_method("set_rate"), required=("rate",), rate=_number),
@@ -189,7 +191,14 @@ COMMANDS: dict[str, Command] = {
     ),
     "emit": Command(_method("emit"), required=("symbol",), symbol=_text, extra=_json_value),
     "never_traded": Command(_method("never_traded"), required=("symbol",), symbol=_text, untraded=_flag),
-    "set_limits": Command(_method("set_limits"), sockets=_integer, instruments=_integer, ignore_beyond=_integer),
+    "set_limits": Command(
+        _method("set_limits"),
+        sockets=_integer,
+        instruments=_integer,
+        ignore_beyond=_integer,
+        lock_after=_integer,
+        ghost_s=_number,
+    ),
 }
 """What /control offers; each is the simulator's method of that name."""
 
@@ -206,8 +215,10 @@ def _is_foreign(request: Request) -> bool:
 
 def respond(answer: HttpResponse) -> Response:
     """A broker's answer to a REST call, for the WebSocket library to send."""
-    content_type = answer.headers.get("Content-Type", "application/json")
-    return _response(HTTPStatus(answer.status), content_type, answer.body)
+    headers = {"Content-Type": "application/json"} | dict(answer.headers)
+    response = _response(HTTPStatus(answer.status), headers.pop("Content-Type"), answer.body)
+    response.headers.update(headers)
+    return response
 
 
 def _json(status: HTTPStatus, value: object) -> Response:

@@ -12,16 +12,15 @@ import asyncio
 import collections
 import contextlib
 import datetime as dt
-import math
 import random
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self
+from urllib.parse import urlsplit
 
-import msgspec
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
@@ -30,7 +29,9 @@ from websockets.protocol import State
 from brokers.contract import HttpResponse
 from brokers.simulators.control import Control, respond
 from brokers.simulators.http import front
+from brokers.simulators.keys import Denied, Keys, token_fact
 from brokers.simulators.market import Market, Quote
+from brokers.simulators.rules import IDLE_S, Ghosts, Pace, Rules, at_least
 from brokers.simulators.universe import Listing, listings
 
 LOOPBACK = "127.0.0.1"
@@ -39,40 +40,25 @@ INDIA = dt.timezone(dt.timedelta(hours=5, minutes=30))
 
 _STEP_S = 0.005
 _SHORTEST_STEP_S = 0.001
-_IDLE_S = 0.05
-_CATCH_UP_S = 0.25
 _BEAT_CHECK_S = 0.1
 _BUFFER_BYTES = 1 << 20
 _LOG_ENTRIES = 20_000
 _REQUEST_BYTES = 1 << 20
 
 
-class Denied(Exception):
-    """A login the broker refuses: the HTTP status of the upgrade, and the reason for the log and the body."""
+class Entry(NamedTuple):
+    """Who comes in: an api key, and the token it was shown with ("" where that comes later)."""
 
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-class Rules(msgspec.Struct):
-    """
-    The broker's limits, changeable while it runs.
-
-    `ignore_beyond`: instruments of one socket beyond this number are taken without a word and never tick.
-    """
-
-    sockets_per_key: int
-    instruments_per_socket: int
-    ignore_beyond: int | None = None
+    api_key: str
+    token: str = ""
 
 
 class Client:
     """One accepted socket: whose it is, what it subscribed and what waits to be sent to it."""
 
-    def __init__(self, number: int, api_key: str, socket: ServerConnection, now_s: float, kind: str = "") -> None:
+    def __init__(self, number: int, entry: Entry, socket: ServerConnection, now_s: float, kind: str = "") -> None:
         self.number = number
-        self.api_key = api_key
+        self.api_key, self.token = entry
         self.kind = kind
         """Which of the broker's kinds of socket it is, where it has several."""
         self.socket = socket
@@ -87,43 +73,9 @@ class Client:
         self.peak = 0
         self.silent = False
         self.deaf = False
+        self.put_out = False
+        """The broker ended it on purpose: it leaves no ghost."""
         self.gone = asyncio.Event()
-
-
-class Pace:
-    """
-    How many ticks are due: `rate` a second, evenly in time; or in bursts, all of a burst's time at once at its end.
-
-    What was missed is caught up for a quarter second at most.
-
-    >>> pace = Pace(100.0)
-    >>> pace.due(0.025), pace.due(0.005), pace.due(60.0)
-    (2, 1, 25)
-    >>> pace = Pace(100.0, burst_s=1.0)
-    >>> pace.due(0.99), pace.due(0.01), pace.due(0.5)
-    (0, 100, 0)
-    """
-
-    def __init__(self, rate: float, burst_s: float = 0.0) -> None:
-        self.rate = rate
-        self.burst_s = burst_s
-        self._least = max(1.0, rate * burst_s)
-        self._most = max(self._least, rate * _CATCH_UP_S)
-        self._credit = 0.0
-
-    def due(self, elapsed_s: float) -> int:
-        """Ticks due after so many more seconds."""
-        self._credit = min(self._credit + elapsed_s * self.rate, self._most)
-        # Sums of many small floats end a hair below the number they stand for.
-        if self._credit < self._least - 1e-6:
-            return 0
-        due = int(self._credit + 1e-6)
-        self._credit -= due
-        return due
-
-    def wait_s(self) -> float:
-        """Seconds until the next are due."""
-        return (self._least - self._credit) / self.rate if self.rate else _IDLE_S
 
 
 Holders = dict[str, list[Client]]
@@ -138,7 +90,9 @@ class Simulator(ABC):
     every socket that holds the instrument. `symbols` is how many instruments are quoted (None: every real name).
     `accounts` maps api keys to their access token. `seed` makes the n-th price of each instrument repeatable. `today`
     decides the expiries. `burst_s`: ticks come all at once, so often, instead of evenly. `stamp` puts a clock into each
-    packet when it is made, to measure latency: see the broker's `packet`. Raises ValueError: a number out of range.
+    packet when it is made, to measure latency: see the broker's `packet`. `lock_after` and `ghost_s` are as in `Rules`;
+    `redirect_url` is the address registered with the app (None: `default_redirect`). `clock` (Unix seconds) decides when
+    tokens end. Raises ValueError: a number out of range, or an address that is none.
     """
 
     slug: ClassVar[str]
@@ -166,21 +120,32 @@ class Simulator(ABC):
         burst_s: float = 0.0,
         stamp: bool = False,
         today: dt.date | None = None,
+        lock_after: int | None = 3,
+        ghost_s: float = 0.0,
+        redirect_url: str | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.rules = Rules(*self.default_rules)
         self._kind_rules = {kind: Rules(*rules) for kind, rules in self.kind_rules.items()}
-        self.set_limits(sockets_per_key, instruments_per_socket)
+        self.set_limits(
+            sockets_per_key, instruments_per_socket, lock_after=-1 if lock_after is None else lock_after, ghost_s=ghost_s
+        )
+        self.set_redirect(redirect_url or default_redirect(self.slug))
+        self.clock = clock
         self.seed = random.getrandbits(32) if seed is None else seed
         self.today = today or dt.datetime.now(INDIA).date()
-        self.packets_per_frame = _at_least("The packets of a frame", packets_per_frame, 1)
+        self.packets_per_frame = at_least("The packets of a frame", packets_per_frame, 1)
         self.stamp = stamp
         self.market = Market(
             listings(symbols, self.today), wire_id=self.wire_id, scale=self.scale, seed=self.seed, now_ms=_now_ms()
         )
         self.clients: dict[int, Client] = {}
-        self._tokens = {key: {token} for key, token in (accounts or {DEMO_KEY: DEMO_TOKEN}).items()}
-        self._burst_s = _at_least("The time between two bursts", burst_s, 0)
-        self._pace = Pace(_at_least("The rate", rate, 0), self._burst_s)
+        self.keys = Keys(
+            accounts or {DEMO_KEY: DEMO_TOKEN}, self.rules, clock, lambda key: self.note("locked", api_key=key)
+        )
+        self._ghosts = Ghosts()
+        self._burst_s = at_least("The time between two bursts", burst_s, 0)
+        self._pace = Pace(at_least("The rate", rate, 0), self._burst_s)
         self._own_pace: dict[int, Pace] = {}
         self._holders: dict[int, Holders] = {}
         self._rota: list[tuple[Quote, Holders]] = []
@@ -190,8 +155,8 @@ class Simulator(ABC):
         self._log: collections.deque[dict[str, Any]] = collections.deque(maxlen=_LOG_ENTRIES)
         self._count: collections.Counter[str] = collections.Counter()
         self._numbers = 0
-        self._admitted: weakref.WeakKeyDictionary[ServerConnection, tuple[str, str]] = weakref.WeakKeyDictionary()
-        """Of each socket that was let in: its api key and its kind."""
+        self._admitted: weakref.WeakKeyDictionary[ServerConnection, tuple[Entry, str]] = weakref.WeakKeyDictionary()
+        """Of each socket that was let in: whose it is, and its kind."""
         self._born_ms, self._born_s = time.time() * 1000, time.monotonic()
         self._asked_port = port
         self._server: Server | None = None
@@ -209,9 +174,9 @@ class Simulator(ABC):
         """By what the wire's integer prices of an instrument are divided."""
 
     @abstractmethod
-    def login(self, request: Request) -> str:
+    def login(self, request: Request) -> Entry:
         """
-        The api key of an upgrade request whose credentials are right (`check_token`).
+        Who an upgrade request comes from, if the credentials are right (`Keys.check`).
 
         Raises Denied.
         """
@@ -245,8 +210,12 @@ class Simulator(ABC):
         return None
 
     def credentials(self, api_key: str, token: str) -> dict[str, str]:
-        """What a broker account must hold to log in here with this key and token."""
+        """What a broker account must hold to come in here with this key and token, and to log in for another one."""
         return {"api_key": api_key, "access_token": token}
+
+    def token_of(self, credentials: Mapping[str, str]) -> str:
+        """The token in these, as `credentials` takes it: the log has its `keys.token_id`."""
+        return credentials.get("access_token", "")
 
     @abstractmethod
     def frame(self, packets: Sequence[bytes]) -> bytes | str:
@@ -342,15 +311,22 @@ class Simulator(ABC):
         answer = await self._control.answer(request) or self._rest(request)
         if answer is not None:
             return answer
+        entry = Entry("")
         try:
-            api_key, kind = self.login(request), self.kind(request)
-            self._check_room(api_key, kind)
+            entry, kind = self.login(request), self.kind(request)
+            self._check_room(entry.api_key, kind)
         except Denied as denied:
-            self._count["refused_logins"] += 1
-            self.note("refused", status=denied.status, reason=str(denied))
+            self.refused(denied, entry.token)
             return socket.respond(denied.status, f"{denied}\n")
-        self._admitted[socket] = api_key, kind
+        self._admitted[socket] = entry, kind
         return None
+
+    def refused(self, denied: Denied, token: str = "", client: Client | None = None) -> None:
+        """Counts a refusal at a socket, or at a call that leads to one, and writes it down."""
+        self._count["refused_logins"] += 1
+        facts = token_fact(token) | denied.facts
+        self.note("refused", client, status=denied.status, reason=str(denied), **facts)
+        self.keys.wrong(denied.wrong)
 
     def _rest(self, request: Request) -> Response | None:
         """The broker's answer to a REST call without a body."""
@@ -360,27 +336,23 @@ class Simulator(ABC):
         found = self.http(request.method, request.path, headers, b"")
         return None if found is None else respond(found)
 
-    def check_token(self, api_key: str, token: str) -> None:
-        """Raises Denied (403): an unknown key, or not a valid token of it."""
-        if api_key not in self._tokens:
-            raise Denied(403, "The api_key is unknown.")
-        if token not in self._tokens[api_key]:
-            raise Denied(403, "The access_token is wrong or has expired.")
-
     def rules_of(self, kind: str) -> Rules:
         """The limits of a kind of socket."""
         return self._kind_rules.get(kind, self.rules)
 
     def _check_room(self, api_key: str, kind: str) -> None:
-        """A socket counts from the moment its login was let through."""
+        """A socket counts from the moment its login was let through until it ends, a ghost for longer."""
         held = sum(
-            owner == (api_key, kind) and socket.state in {State.CONNECTING, State.OPEN}
-            for socket, owner in self._admitted.items()
+            (entry.api_key, of_kind) == (api_key, kind) and socket.state in {State.CONNECTING, State.OPEN}
+            for socket, (entry, of_kind) in self._admitted.items()
         )
+        ghosts = len(self._ghosts.of((api_key, kind), time.monotonic()))
         allowed = self.rules_of(kind).sockets_per_key
-        if held >= allowed:
+        if held + ghosts >= allowed:
             self._count["limit_violations"] += 1
-            raise Denied(429, f"This api_key has {held} connections already; {allowed} are allowed.")
+            held += ghosts
+            sentence = f"This api_key has {held} connections already; {allowed} are allowed."
+            raise Denied(429, sentence, **({"ghosts": ghosts} if ghosts else {}))
 
     def admit(self, client: Client, api_key: str, token: str) -> None:
         """
@@ -389,15 +361,14 @@ class Simulator(ABC):
         Raises Denied: bad credentials, or no room for one more socket of the key; then it is counted as refused.
         """
         try:
-            self.check_token(api_key, token)
+            self.keys.check(api_key, token)
             self._check_room(api_key, client.kind)
         except Denied as denied:
-            self._count["refused_logins"] += 1
-            self.note("refused", client, status=denied.status, reason=str(denied))
+            self.refused(denied, token, client)
             raise
-        client.api_key = api_key
-        self._admitted[client.socket] = api_key, client.kind
-        self.note("login", client, api_key=api_key)
+        client.api_key, client.token = api_key, token
+        self._admitted[client.socket] = Entry(api_key, token), client.kind
+        self.note("login", client, api_key=api_key, **token_fact(token))
 
     async def _converse(self, socket: ServerConnection) -> None:
         client = self._welcome(socket)
@@ -410,13 +381,14 @@ class Simulator(ABC):
             self._farewell(client)
 
     def _welcome(self, socket: ServerConnection) -> Client:
-        api_key, kind = self._admitted[socket]
+        entry, kind = self._admitted[socket]
         self._numbers += 1
-        client = Client(self._numbers, api_key, socket, time.monotonic(), kind)
+        client = Client(self._numbers, entry, socket, time.monotonic(), kind)
         client.silent = self._silent
         self.clients[client.number] = client
         self._count["connections_peak"] = max(self._count["connections_peak"], len(self.clients))
-        self.note("connect", client, api_key=api_key, **({"kind": kind} if kind else {}))
+        facts = token_fact(entry.token) | ({"kind": kind} if kind else {})
+        self.note("connect", client, api_key=entry.api_key, **facts)
         for message in self.greeting(client):
             self._send(client, message)
         return client
@@ -424,7 +396,12 @@ class Simulator(ABC):
     def _farewell(self, client: Client) -> None:
         self._release(client, list(client.modes))
         del self.clients[client.number]
-        self.note("disconnect", client, code=client.socket.close_code, reason=client.socket.close_reason)
+        is_ghost = self.rules.ghost_s > 0 and not client.put_out and client.socket.protocol.close_rcvd is None
+        if is_ghost:
+            owner = client.api_key, client.kind
+            self._ghosts.add(client.number, owner, time.monotonic() + self.rules.ghost_s)
+        ending = {"code": client.socket.close_code, "reason": client.socket.close_reason}
+        self.note("disconnect", client, **ending, **({"ghost": True} if is_ghost else {}))
         client.gone.set()
 
     # -------------------------------------------------------------------------------------------------- subscriptions
@@ -522,6 +499,7 @@ class Simulator(ABC):
                     self._flush(client, now_s)
             if now_s - beat_s >= _BEAT_CHECK_S:
                 self._beat(now_s)
+                self._put_out_expired()
                 beat_s = now_s
             await asyncio.sleep(self._rest_s())
 
@@ -530,7 +508,7 @@ class Simulator(ABC):
         waits = [pace.wait_s() for pace in (self._pace, *self._own_pace.values())]
         rate = self._pace.rate
         step_s = min(_STEP_S, self.packets_per_frame / rate) if rate else _STEP_S
-        return min(max(min(waits), step_s, _SHORTEST_STEP_S), _IDLE_S)
+        return min(max(min(waits), step_s, _SHORTEST_STEP_S), IDLE_S)
 
     def _tick_due(self, elapsed_s: float) -> None:
         count = self._pace.due(elapsed_s)
@@ -611,6 +589,13 @@ class Simulator(ABC):
                 self._send(client, self.heartbeat)
                 self._count["heartbeats"] += 1
 
+    def _put_out_expired(self) -> None:
+        """Drops the sockets whose token's end has passed."""
+        for client in self.clients.values():
+            if self.keys.is_over(client.token) and not client.put_out:
+                client.put_out = True
+                client.socket.transport.abort()
+
     # -------------------------------------------------------------------------------------------------------- witness
 
     @property
@@ -618,7 +603,8 @@ class Simulator(ABC):
         """
         What happened, oldest first, the newest 20,000 entries: `ts_ms` (never falling), `event`, `connection`, more.
 
-        Events: connect, login, refused, subscribe, unsubscribe, mode, error, disconnect, control.
+        Events: connect, login, refused, subscribe, unsubscribe, mode, error, disconnect, control; of the login server
+        login_ok and login_refused; and locked. `token_id` names a token (`keys.token_id`) in those where one was shown.
         """
         return list(self._log)
 
@@ -645,6 +631,10 @@ class Simulator(ABC):
             "connections": len(self.clients),
             "instruments": len(self._holders),
             **{name: self._count[name] for name in counted},
+            "logins": self._count["logins"],
+            "wrong_logins": self.keys.wrong_logins,
+            "locked": self.keys.locked,
+            "ghosts": self._ghosts.count(time.monotonic()),
             "subscribed": sorted(self._holders),
             "per_connection": [
                 {
@@ -722,7 +712,7 @@ class Simulator(ABC):
         """Sends spoilt frames, of a kind in `damages`; how many. Raises ValueError."""
         if kind not in self.damages:
             raise ValueError(f"{kind!r} is no way to spoil a frame; known are {', '.join(self.damages)}.")
-        _at_least("The number of frames", count, 1)
+        at_least("The number of frames", count, 1)
         clients = self._chosen(connection)
         chance = random.Random(self.seed)
         for client in clients:
@@ -735,20 +725,28 @@ class Simulator(ABC):
 
     async def expire(self, api_key: str | None = None) -> int:
         """Makes the tokens of a key (None: of all keys) worthless and drops its sockets; how many."""
-        for key in self._keys(api_key):
-            self._tokens[key].clear()
-        return await self._end([client for client in self.clients.values() if api_key in {None, client.api_key}])
+        for key in self.keys.named(api_key):
+            self.keys.clear(key)
+        theirs = [client for client in self.clients.values() if api_key in {None, client.api_key}]
+        for client in theirs:
+            client.put_out = True
+        return await self._end(theirs)
 
     def set_token(self, token: str, api_key: str = DEMO_KEY) -> None:
         """Makes this the only valid token of a key, which may be new. Open sockets stay."""
         if not token or not api_key:
             raise ValueError("An api_key and a token must not be empty.")
-        self._tokens[api_key] = {token}
+        self.keys.replace(api_key, token)
 
-    def _keys(self, api_key: str | None) -> list[str]:
-        if api_key is not None and api_key not in self._tokens:
-            raise ValueError(f"There is no api_key {api_key!r}; known are {', '.join(self._tokens)}.")
-        return list(self._tokens) if api_key is None else [api_key]
+    def unlock(self, api_key: str | None = None) -> int:
+        """Unlocks a key (None: all keys) and forgets its wrong logins; how many were locked. Raises ValueError."""
+        return self.keys.unlock(api_key)
+
+    def set_redirect(self, url: str) -> None:
+        """Registers another address with the app, to which a login redirects. Raises ValueError: it is none."""
+        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+            raise ValueError(f"The redirect address must be like {default_redirect(self.slug)}, not {url!r}.")
+        self.redirect_url = url
 
     def pause_ticks(self) -> None:
         """No tick until `resume_ticks`; heartbeats and images go on."""
@@ -760,7 +758,7 @@ class Simulator(ABC):
 
     def set_rate(self, rate: float) -> None:
         """Ticks a second in total from now on. Raises ValueError."""
-        self._pace = Pace(_at_least("The rate", rate, 0), self._burst_s)
+        self._pace = Pace(at_least("The rate", rate, 0), self._burst_s)
 
     def set_symbol_rate(self, symbol: str, rate: float | None) -> None:
         """One instrument's own ticks a second, beside the total; 0 makes it quiet, None puts it back into the turn."""
@@ -768,7 +766,7 @@ class Simulator(ABC):
         if rate is None:
             self._own_pace.pop(wire_id, None)
         else:
-            self._own_pace[wire_id] = Pace(_at_least("The rate", rate, 0))
+            self._own_pace[wire_id] = Pace(at_least("The rate", rate, 0))
         self._rota_stale = True
 
     def emit(self, symbol: str, **fields: object) -> int:
@@ -789,19 +787,24 @@ class Simulator(ABC):
         self.market.find(symbol).never_traded(untraded)
 
     def set_limits(
-        self, sockets: int | None = None, instruments: int | None = None, ignore_beyond: int | None = None
+        self,
+        sockets: int | None = None,
+        instruments: int | None = None,
+        ignore_beyond: int | None = None,
+        lock_after: int | None = None,
+        ghost_s: float | None = None,
     ) -> None:
         """
-        Changes the given limits for what comes from now on; `ignore_beyond` -1 ends the ignoring.
+        Changes the given limits for what comes from now on (see `Rules`); -1 ends the ignoring, or the locking.
 
-        Raises ValueError: a negative number.
+        Raises ValueError: a number out of range.
         """
-        if sockets is not None:
-            self.rules.sockets_per_key = _at_least("The sockets of a key", sockets, 0)
-        if instruments is not None:
-            self.rules.instruments_per_socket = _at_least("The instruments of a socket", instruments, 0)
-        if ignore_beyond is not None:
-            self.rules.ignore_beyond = None if ignore_beyond == -1 else _at_least("The number", ignore_beyond, 0)
+        self.rules.change(sockets, instruments, ignore_beyond, lock_after, ghost_s)
+
+
+def default_redirect(slug: str) -> str:
+    """Where the project itself waits for a broker's redirect, as it runs by default."""
+    return f"http://{LOOPBACK}:8765/broker/{slug}/callback"
 
 
 def _backlog_bytes(socket: ServerConnection) -> int:
@@ -814,12 +817,3 @@ def _now_ms() -> int:
 
 def _unless_empty(**lists: list[int]) -> dict[str, list[int]]:
     return {name: items for name, items in lists.items() if items}
-
-
-Number = TypeVar("Number", int, float)
-
-
-def _at_least(what: str, number: Number, least: Number) -> Number:
-    if not math.isfinite(number) or number < least:
-        raise ValueError(f"{what} must be at least {least}, not {number}.")
-    return number

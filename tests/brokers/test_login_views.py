@@ -28,7 +28,7 @@ def side() -> Iterator[BrokerSide]:
 
 
 @pytest.fixture
-def account(db: None, side: BrokerSide) -> BrokerAccount:
+def account(transactional_db: None, side: BrokerSide) -> BrokerAccount:
     broker = Broker.objects.get(slug="zerodha")
     return BrokerAccount.objects.create(broker=broker, name="main", credentials=KITE, endpoint=side.endpoint)
 
@@ -295,7 +295,7 @@ def angel(side: BrokerSide, **credentials: str) -> BrokerAccount:
     return BrokerAccount.objects.create(broker=broker, name="main", credentials=held, endpoint=side.endpoint)
 
 
-def test_a_login_without_a_page_stores_both_tokens(admin_client: Client, db: None, side: BrokerSide) -> None:
+def test_a_login_without_a_page_stores_both_tokens(transactional_db: None, admin_client: Client, side: BrokerSide) -> None:
     account = angel(side)
     assert admin_client.post(url(account, "log-in-by-itself"))["Location"] == page(account)
     assert "Angel One main is logged in." in said(admin_client)
@@ -305,7 +305,7 @@ def test_a_login_without_a_page_stores_both_tokens(admin_client: Client, db: Non
     assert (attempt.what, attempt.outcome, attempt.automatic) == ("login", "ok", False)
 
 
-def test_a_wrong_pin_is_tried_once_and_told(admin_client: Client, db: None, side: BrokerSide) -> None:
+def test_a_wrong_pin_is_tried_once_and_told(transactional_db: None, admin_client: Client, side: BrokerSide) -> None:
     account = angel(side, pin="0000")
     admin_client.post(url(account, "log-in-by-itself"))
     assert "LoginId or password is wrong AB1007" in said(admin_client)

@@ -7,6 +7,7 @@ import contextlib
 import signal
 from typing import Any
 
+import stamina.instrumentation
 import structlog
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -37,6 +38,7 @@ class Command(BaseCommand):
 
 
 async def _run() -> None:
+    stamina.instrumentation.set_on_retry_hooks([])  # who retries says so, once
     supervisor = Supervisor(settings.ZMQ_HOST, settings.ZMQ_PORT)
     task = asyncio.ensure_future(supervisor.run())
     syncing = asyncio.ensure_future(_keep_current(supervisor))
