@@ -367,7 +367,7 @@ class Supervisor:
             knocks=partial(self._door.knocks, account.id, burst(account)),
             on_knock=partial(self._door.knocked, account.id),
             before=after,
-            on_markets=partial(self.hours.heard, account.broker),
+            on_markets=(lambda markets: None) if account.simulated else partial(self.hours.heard, account.broker),
             tells=self.hours.tells,
         )
         self._spawn(self._start(pool, after))
@@ -551,7 +551,7 @@ class Supervisor:
 
     def _unwell_of(self, pool: Pool, lines: Mapping[Token, Line]) -> Iterator[tuple[Instrument, Condition]]:
         silent = pool.silent_tokens(time.monotonic())
-        quiet = {token: self._quiet(token, since_s) for token, since_s in silent.items()}
+        quiet = {token: self._quiet(token, since_s, lines) for token, since_s in silent.items()}
         words = {token: Condition(FeedState.NOT_ENTITLED, text) for token, text in pool.refused_tokens().items()}
         for token, news in (quiet | words).items():
             line = lines.get(token)
@@ -560,11 +560,12 @@ class Supervisor:
                 if condition is not None and self.publisher.is_demanded(instrument):
                     yield instrument, condition
 
-    def _quiet(self, token: Token, since_s: float) -> Condition | None:
+    def _quiet(self, token: Token, since_s: float, lines: Mapping[Token, Line]) -> Condition | None:
         """What to say of an instrument of which nothing came in so many seconds; None: that is nothing to wonder at."""
-        if self.hours.misses(token.segment, since_s):
-            return Condition(FeedState.NO_DATA, "The broker has sent nothing for it since it was subscribed.")
         phase = self.hours.phase(token.segment)
+        ticked = phase.is_provisional and _has_ticked(lines, token.segment, phase.since_ms)
+        if self.hours.misses(token.segment, since_s, ticked=ticked):
+            return Condition(FeedState.NO_DATA, "The broker has sent nothing for it since it was subscribed.")
         is_idle = phase.kind not in OPEN and phase.kind is not MarketKind.UNKNOWN
         return Condition(FeedState.MARKET_CLOSED, phase.sentence) if is_idle else None
 
@@ -603,3 +604,9 @@ def _is_dead(account: Account) -> bool:
 def _is_forgiven(account: Account, before: Account) -> bool:
     """Whether the refusal of these same credentials was taken back: somebody wants them tried again."""
     return account.trouble is None and _is_dead(before)
+
+
+def _has_ticked(lines: Mapping[Token, Line], segment: Segment, since_ms: int) -> bool:
+    """Whether any of these instruments that is of the segment had a price since then (Unix ms)."""
+    states = (line.source.snapshots.state(token) for token, line in lines.items() if token.segment is segment)
+    return any(state is not None and state.received_ms >= since_ms for state in states)

@@ -113,7 +113,7 @@ def query_of(pasted: str) -> Mapping[str, str]:
         return {}
     try:
         query = urlsplit(text).query if "?" in text else "" if "://" in text else text
-        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=50))
+        return dict(parse_qsl(query, max_num_fields=50))
     except ValueError:  # urlsplit of "http://[", or too many parameters
         return {}
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
 from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
 
 from brokers import registry
 from brokers.admin.brokers import INDIA
-from brokers.models import Broker, BrokerAccount, Instrument, InstrumentMaster
+from brokers.models import Alert, Attempt, Broker, BrokerAccount, Instrument, InstrumentMaster
 
 SECRETS = {"api_secret": "swordfish-secret", "access_token": "swordfish-token"}
 CREDENTIALS = {"api_key": "visible-id", **SECRETS}
@@ -216,8 +218,6 @@ def test_an_account_whose_adapter_is_gone_can_be_opened_and_keeps_its_credential
 def test_someone_who_may_only_look_sees_no_inputs(
     client: Client, account: BrokerAccount, django_user_model: Any
 ) -> None:
-    from django.contrib.auth.models import Permission
-
     user = django_user_model.objects.create_user("viewer", password="x", is_staff=True)
     user.user_permissions.add(Permission.objects.get(codename="view_brokeraccount"))
     client.force_login(user)
@@ -225,6 +225,123 @@ def test_someone_who_may_only_look_sees_no_inputs(
     assert "swordfish" not in shown
     assert 'type="password"' not in shown
     assert client.get("/admin/brokers/brokeraccount/add/").status_code == 403
+
+
+# ---------------------------------------------------------------------------------------------------- tokens and logins
+
+
+def test_an_accounts_page_tells_how_its_token_is_doing_and_offers_the_login(
+    admin_client: Client, account: BrokerAccount
+) -> None:
+    shown = admin_client.get(url(account)).content.decode()
+    assert "SIMULATED" not in shown
+    assert "There since" in shown
+    assert re.search(r">valid</b> ends in \d+ h( \d+ min)?, about at 06:00|>expiring</b>", shown)
+    assert f'action="/broker/accounts/{account.pk}/log-in"' in shown
+    assert "<code>http://testserver/broker/zerodha/callback</code>" in shown
+    assert 'name="address"' in shown
+    BrokerAccount.objects.update(endpoint="ws://127.0.0.1:9001")
+    assert "SIMULATED" in admin_client.get(url(account)).content.decode()
+
+
+def test_an_account_without_a_token_waits_for_a_login(admin_client: Client, zerodha: Broker) -> None:
+    account = BrokerAccount.objects.create(broker=zerodha, name="main", credentials={"api_key": "visible-id"})
+    for page in (url(account), "/admin/brokers/brokeraccount/"):
+        shown = admin_client.get(page).content.decode()
+        assert ">waiting for login</b>" in shown
+        assert "It has no token yet" in shown
+        assert "There since" not in shown
+
+
+def test_buttons_are_those_of_the_brokers_ways_to_log_in(admin_client: Client, db: None) -> None:
+    ways = {
+        "zerodha": {"log-in"},
+        "angel": {"log-in-by-itself"},
+        "dhan": {"log-in", "renew"},
+        "dhan_sandbox": set(),
+    }
+    for slug, expected in ways.items():
+        broker = Broker.objects.get(slug=slug)
+        names = registry.load(slug).spec.credentials
+        account = BrokerAccount.objects.create(broker=broker, name=slug, credentials={each.name: "x" for each in names})
+        shown = admin_client.get(url(account)).content.decode()
+        assert set(re.findall(rf'action="/broker/accounts/{account.pk}/([a-z-]+)"', shown)) - {"pasted"} == expected
+        listed = admin_client.get("/admin/brokers/brokeraccount/").content.decode()
+        assert set(re.findall(rf'formaction="/broker/accounts/{account.pk}/([a-z-]+)"', listed)) == expected
+
+
+def test_a_press_in_the_list_is_a_press_on_the_page(
+    transactional_db: None, admin_client: Client, account: BrokerAccount
+) -> None:
+    sent = {"action": "", "select_across": "0", "index": "0"}
+    answer = admin_client.post(f"/broker/accounts/{account.pk}/log-in", sent)
+    assert answer["Location"].startswith("https://kite.zerodha.com/connect/login?")
+
+
+def test_a_redirect_url_that_leads_elsewhere_is_pointed_out(admin_client: Client, db: None) -> None:
+    broker, elsewhere = Broker.objects.get(slug="upstox"), "http://127.0.0.1:5000/upstox/callback"
+    account = BrokerAccount.objects.create(broker=broker, name="main", credentials={"redirect_uri": elsewhere})
+    assert f"The one stored below is <code>{elsewhere}</code>" in admin_client.get(url(account)).content.decode()
+    account.credentials = {"redirect_uri": "http://testserver/broker/upstox/callback"}
+    account.save()
+    assert "The one stored below" not in admin_client.get(url(account)).content.decode()
+
+
+def test_someone_who_may_only_look_sees_the_state_and_no_buttons(
+    client: Client, account: BrokerAccount, django_user_model: Any
+) -> None:
+    user = django_user_model.objects.create_user("viewer", password="x", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_brokeraccount"))
+    client.force_login(user)
+    for page in (url(account), "/admin/brokers/brokeraccount/"):
+        shown = client.get(page).content.decode()
+        assert "border-radius: 4px; padding: 1px 8px" in shown
+        assert "/broker/accounts/" not in shown
+        assert "/broker/zerodha/callback" not in shown
+
+
+def test_a_token_entered_in_the_form_is_among_the_attempts(admin_client: Client, account: BrokerAccount) -> None:
+    admin_client.post(url(account), form(credential_api_key="visible-id", feed="desk"))
+    assert not Attempt.objects.exists()
+    admin_client.post(url(account), form(credential_api_key="visible-id", credential_access_token="swordfish-new"))
+    [attempt] = Attempt.objects.all()
+    assert (attempt.what, attempt.outcome, attempt.detail) == ("entry", "ok", "in the admin, by admin")
+    for page in (url(account), "/admin/brokers/attempt/"):
+        shown = admin_client.get(page).content.decode()
+        assert "in the admin, by admin" in shown
+        assert "swordfish" not in shown
+
+
+def test_an_accounts_page_has_its_newest_ten_attempts(admin_client: Client, account: BrokerAccount) -> None:
+    for number in range(12):
+        at = timezone.now() + dt.timedelta(seconds=number)
+        Attempt.objects.create(account=account, what="login", outcome="refused", detail=f"number {number}.", at=at)
+    shown = re.findall(r"number (\d+)\.", admin_client.get(url(account)).content.decode())
+    assert shown == [str(number) for number in range(11, 1, -1)]
+
+
+def test_attempts_and_alerts_are_read_filtered_and_not_changed(admin_client: Client, account: BrokerAccount) -> None:
+    attempt = Attempt.objects.create(account=account, what="login", outcome="refused", detail="The PIN is wrong.")
+    Attempt.objects.create(account=account, what="renewal", outcome="ok", detail="All is well.")
+    alert = Alert.objects.create(account=account, kind="feed_down", message="Nothing came for a minute.")
+    shown = admin_client.get("/admin/brokers/attempt/", {"outcome__exact": "refused"}).content.decode()
+    assert "The PIN is wrong." in shown
+    assert "All is well." not in shown
+    assert (
+        "Nothing came for a minute." in admin_client.get("/admin/brokers/alert/?cleared_at__isempty=1").content.decode()
+    )
+    for page in (f"/admin/brokers/attempt/{attempt.pk}", f"/admin/brokers/alert/{alert.pk}"):
+        assert admin_client.post(f"{page}/change/", {"detail": "x", "message": "x"}).status_code == 403
+        assert admin_client.post(f"{page}/delete/", {"post": "yes"}).status_code == 403
+    assert admin_client.get("/admin/brokers/attempt/add/").status_code == 403
+
+
+def test_an_account_can_be_deleted_with_what_was_tried(admin_client: Client, account: BrokerAccount) -> None:
+    Attempt.objects.create(account=account, what="login", outcome="refused")
+    Alert.objects.create(account=account, kind="feed_down", message="x")
+    admin_client.post(f"/admin/brokers/brokeraccount/{account.pk}/delete/", {"post": "yes"})
+    assert not BrokerAccount.objects.exists()
+    assert not Attempt.objects.exists()
 
 
 # ---------------------------------------------------------------------------------------------------------- instruments

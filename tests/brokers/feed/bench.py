@@ -31,6 +31,7 @@ from brokers.contract import (
     InstrumentRow,
     Limits,
     LoginWay,
+    MarketKind,
     Notice,
     NoticeKind,
     Reply,
@@ -163,6 +164,9 @@ class ToySession(Session):
 def _event(packet: dict[str, Any]) -> Event:
     if "reply" in packet:
         return Reply(packet["reply"])
+    if "markets" in packet:
+        markets = {Segment(name): MarketKind(kind) for name, kind in packet["markets"].items()}
+        return Notice(kind=NoticeKind.MARKET_STATUS, markets=markets)
     if "error" in packet:
         kind = ErrorKind(packet["error"])
         tokens = tuple(map(nse, packet.get("tokens", ())))
@@ -181,6 +185,7 @@ class Toy(Adapter):
         self,
         *,
         slug: str = "toy",
+        endpoint: str = "ws://127.0.0.1:1",
         limits: Limits | None = None,
         silence_s: float = 30.0,
         heartbeat_s: float | None = None,
@@ -194,7 +199,7 @@ class Toy(Adapter):
     ) -> None:
         self.feed = Feed(
             kind="market",
-            endpoint="ws://127.0.0.1:1",
+            endpoint=endpoint,
             modes=modes,
             limits=limits or Limits(frames_per_second=1000.0),
             silence_s=silence_s,

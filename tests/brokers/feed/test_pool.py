@@ -208,7 +208,7 @@ async def test_a_new_token_that_is_refused_does_not_end_what_stands_with_the_old
 async def test_what_is_no_longer_wanted_after_the_change_is_dropped() -> None:
     async with pooling() as bench:
         bench.pool.open({FIRST: {nse(1): Mode.LTP, nse(2): Mode.LTP}})
-        await until(lambda: len(bench.broker.sockets) == 1, "one")
+        await until(lambda: bench.up() == {FIRST}, "one")
         bench.broker.tokens.add("new")
         _, pool = bench.next("new")
         plans = iter([{FIRST: {nse(1): Mode.LTP, nse(2): Mode.LTP}}, {FIRST: {nse(2): Mode.LTP}}])

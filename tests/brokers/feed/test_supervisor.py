@@ -390,3 +390,22 @@ async def test_it_ends_within_two_seconds_with_sockets_open(toys: dict[str, Adap
             began_s = time.monotonic()
         assert time.monotonic() - began_s < 2.0
         await until(lambda: not broker.sockets, "no socket left")
+
+
+async def test_a_brokers_word_closes_a_market_and_a_simulated_ones_does_not(toys: dict[str, Adapter]) -> None:
+    async with ToyBroker() as broker:
+        toys["toy"] = Toy(endpoint=broker.url)
+        account = await in_database(set_up, "")
+        async with supervising() as bench:
+            await until(lambda: bench.state() is FeedState.CONNECTED, "the account's state")
+            await broker.send({"markets": {"NSE": "closed"}})
+            await until(lambda: bench.state() is FeedState.MARKET_CLOSED, "the news of it")
+            assert bench.account().message == "NSE is closed: toy says so."  # type: ignore[union-attr]
+            await broker.send({"markets": {"NSE": "continuous"}})
+            await until(lambda: bench.state() is FeedState.CONNECTED, "the other news")
+            await change(account, endpoint=broker.url)
+            await until(lambda: (bench.account() or account).simulated, "it is simulated now")  # type: ignore[union-attr]
+            await until(lambda: bench.state() is FeedState.CONNECTED, "the connection")
+            await broker.send({"markets": {"NSE": "closed"}}, {"markets": {"BSE": "closed"}})
+            await asyncio.sleep(1.0)  # two rounds of status
+            assert bench.state() is FeedState.CONNECTED
