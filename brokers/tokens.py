@@ -47,8 +47,11 @@ class TokenEnd(NamedTuple):
         return now_ms >= self.at_ms - EXPIRING_MS
 
 
-class _Claims(msgspec.Struct):
+class Claims(msgspec.Struct, frozen=True):
+    """What a token says of itself: its end (Unix seconds, 0 where it does not say), and for whom it was made."""
+
     exp: float = 0.0
+    consumer: str = msgspec.field(default="", name="tokenConsumerType")
 
 
 def token_end(life: TokenLife | None, credentials: Mapping[str, str], since_ms: int) -> TokenEnd | None:
@@ -82,15 +85,20 @@ def jwt_end_ms(token: str) -> int | None:
     >>> jwt_end_ms("not a token"), jwt_end_ms("a.b.c")
     (None, None)
     """
+    exp = jwt_claims(token).exp
+    return int(exp * 1000) if 0 < exp < 1e11 else None
+
+
+def jwt_claims(token: str) -> Claims:
+    """What a JWT says of itself; nothing where it is none. It is read, not verified."""
     parts = token.rpartition(":")[2].strip().removeprefix("Bearer ").split(".")
     if len(parts) != 3:
-        return None
+        return Claims()
     try:
         text = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
-        exp = msgspec.json.decode(text, type=_Claims).exp
+        return msgspec.json.decode(text, type=Claims)
     except (ValueError, binascii.Error, msgspec.MsgspecError, RecursionError):
-        return None
-    return int(exp * 1000) if 0 < exp < 1e11 else None
+        return Claims()
 
 
 def _next(clock: str, after_ms: int) -> int:

@@ -119,10 +119,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def flows(self) -> bool:
-        """Whether packets of it come, on sockets that are not silent as a whole."""
+        """Whether packets of it come, on each socket that carries it."""
         if self.last is None or self.age_ms is None or self.age_ms > FLOW_MS:
             return False
-        return not any(_silence_ms(self.last, each) for each in self.last.carriers)
+        return not any(_silence_ms(self.last, each) or (each.unheard_s or 0) >= SETTLE_S for each in self.last.carriers)
 
     @property
     def rate(self) -> float | None:
@@ -395,9 +395,12 @@ def _broker(facts: Facts) -> Finding:
         return _fault(f"{broker} refuses it: {refused}", advice)
     if facts.flows and facts.age_ms is not None:
         return _ok(f"{broker} sends it: the latest packet came {ago(facts.age_ms)} ago.")
-    return min(
-        (_silent(facts, key, each, broker) for each in key.carriers), key=lambda each: each.mark is not Mark.FAULT
-    )
+    return _silent(facts, key, min(key.carriers, key=lambda each: _rank(key, each)), broker)
+
+
+def _rank(key: KeyReport, carrier: CarrierReport) -> tuple[bool, bool, bool]:
+    """Of several sockets that carry it the one where it got least far is to be named: the lowest rank."""
+    return not _silence_ms(key, carrier), carrier.told is not None, carrier.unheard_s is None
 
 
 def _silent(facts: Facts, key: KeyReport, carrier: CarrierReport, broker: str) -> Finding:

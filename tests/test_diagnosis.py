@@ -73,10 +73,16 @@ def with_account(**fields: Any) -> Facts:
     return with_key(account=replace(ACCOUNT, **fields))
 
 
+def locked_out(state: FeedState, message: str) -> Facts:
+    """The account has no good token, and no socket."""
+    facts = with_carrier(is_up=False, state=state, message=message)
+    return with_key(facts, account=replace(ACCOUNT, state=state, message=message))
+
+
 def with_carrier(facts: Facts = WELL, **fields: Any) -> Facts:
-    """Of its connection where the field is one of that."""
-    connection = {name: value for name, value in fields.items() if name in ConnectionReport.__struct_fields__}
-    own = {name: value for name, value in fields.items() if name not in connection}
+    """Of its connection where the field is none of the carrier's own."""
+    own = {name: value for name, value in fields.items() if name in CarrierReport.__struct_fields__}
+    connection = {name: value for name, value in fields.items() if name not in own}
     carrier = replace(CARRIER, connection=replace(CONNECTION, **connection), **own)
     return with_key(facts, carriers=(carrier,))
 
@@ -112,7 +118,7 @@ FAULTS: dict[str, tuple[Facts, str, str]] = {
         "Name",
         "No broker lists SBIN on NSE. Did you mean SBIN or SBICARD?",
     ),
-    "a misspelt contract": (replace(UNNAMED, flaw="31FEB26 is no day."), "Name", "on NSE. 31FEB26 is no day. Look with"),
+    "a misspelt contract": (replace(UNNAMED, flaw="31FEB26 is no day."), "Name", "31FEB26 is no day. Look with manage"),
     "an expired contract": (replace(UNNAMED, gone="It expired on 28 Mar 2024."), "Name", "It expired on 28 Mar 2024."),
     "no instruments at all": (
         replace(UNNAMED, has_instruments=False),
@@ -187,19 +193,18 @@ FAULTS: dict[str, tuple[Facts, str, str]] = {
         "At zerodha main it has mode LTP, not QUOTE: All connections are full.",
     ),
     "a token that ended": (
-        replace(with_account(state=FeedState.TOKEN_EXPIRED, message="The token ended on 25 Nov at 06:00; log in.",
-                             token=TokenState.TOKEN_EXPIRED)),
+        locked_out(FeedState.TOKEN_EXPIRED, "The token ended on 25 Nov at 06:00; log in."),
         "Token",
-        "zerodha main: The token ended on 25 Nov at 06:00; log in. A token can also be entered with manage.py set_token "
-        "zerodha main.",
+        "zerodha main: The token ended on 25 Nov at 06:00; log in. A token can also be entered with manage.py "
+        "set_token zerodha main.",
     ),
     "a login that is missing": (
-        with_account(state=FeedState.WAITING_FOR_LOGIN, message="It has no token yet; log in."),
+        locked_out(FeedState.WAITING_FOR_LOGIN, "It has no token yet; log in."),
         "Token",
         "zerodha main: It has no token yet; log in.",
     ),
     "no right to the feed": (
-        with_account(state=FeedState.NOT_ENTITLED, message="The account has no right to this feed; order it."),
+        locked_out(FeedState.NOT_ENTITLED, "The account has no right to this feed; order it."),
         "Token",
         "zerodha main: The account has no right to this feed; order it.",
     ),
@@ -262,7 +267,7 @@ FAULTS: dict[str, tuple[Facts, str, str]] = {
     ),
     "no Redis": (NO_REDIS, "Redis", "Redis does not answer: Connection refused. Start Redis or Valkey where REDIS_URL"),
     "no Redis, and nobody asks": (not_asked(NO_REDIS), "Redis", "Redis does not answer"),
-    "another number of lanes": (with_clients(lanes_problem="The processes have TICK_LANES=8."), "Redis", "TICK_LANES=8"),
+    "another number of lanes": (with_clients(lanes_problem="They have TICK_LANES=8."), "Redis", "TICK_LANES=8"),
     "no server that answers": (
         with_clients(hubs=0, server_problem="Nothing listens on 127.0.0.1 port 8765, where clients connect."),
         "Server",
@@ -328,9 +333,10 @@ def test_sockets_that_outlive_their_token_are_a_remark() -> None:
 
 def test_old_instruments_are_a_remark() -> None:
     facts = replace(WELL, listed_by={"zerodha": dt.date(2026, 11, 18)})
+    advice = "Sync them: manage.py sync_instruments zerodha."
     assert finding(facts, "Instruments") == Finding(
-        "Instruments", Mark.REMARK, "zerodha's are of 18 Nov: that is old.", "Sync them: manage.py sync_instruments zerodha."
-    )  # fmt: skip
+        "Instruments", Mark.REMARK, "zerodha's are of 18 Nov: that is old.", advice
+    )
 
 
 def test_a_database_that_is_away_keeps_nothing_silent() -> None:
@@ -343,6 +349,11 @@ def test_what_stands_behind_a_second_socket_is_seen_too() -> None:
     """A book without prices is of no use: the socket with the prices is looked at as well."""
     prices = replace(CARRIER, connection=replace(CONNECTION, number=1, **DEAD, message="No connection: refused."))
     assert fault(with_key(carriers=(CARRIER, prices)))[0] == "Connection"
+
+
+def test_a_book_that_never_came_is_named_though_prices_tick() -> None:
+    book = replace(CARRIER, connection=replace(CONNECTION, kind="depth20"), unheard_s=30.0)
+    assert fault(with_key(carriers=(book, CARRIER)))[0] == "Broker"
 
 
 def test_a_silent_second_socket_is_named_though_the_first_is_well() -> None:
@@ -364,7 +375,7 @@ def test_advice_is_given_for_the_first_fault_only() -> None:
 
 
 def test_hops_are_judged_whatever_else_is_missing() -> None:
-    """Every two faults together: each hop has its finding, and the earlier one is the verdict."""
+    """The facts of every two faults mixed: each hop has its finding, in order, and there is a verdict."""
     order = [each.hop for each in diagnose(WELL)]
     keyed = {name: facts for name, (facts, _, _) in FAULTS.items()}
     for (one, mine), (other, theirs) in itertools.combinations(keyed.items(), 2):

@@ -129,7 +129,7 @@ def stored_credentials(account: BrokerAccount) -> tuple[dict[str, str], bool]:
 class BrokerAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic for the checker only
     """First the broker, then what this broker needs."""
 
-    list_display = ("__str__", "prices", "enabled", "token", "credentials_state", "feed", "owner", "shared")
+    list_display = ("__str__", "token", "prices", "enabled", "credentials_state", "feed", "owner", "shared")
     list_filter = ("broker", "enabled", "feed")
     list_select_related = ("broker", "owner")
     search_fields = ("name", "broker__name", "owner__username")
@@ -143,7 +143,8 @@ class BrokerAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic
         def log_in(account: BrokerAccount) -> str:
             return buttons(account, request.user)
 
-        columns: tuple[str | Callable[[BrokerAccount], str], ...] = (*self.list_display, log_in)
+        first, *rest = self.list_display
+        columns: tuple[str | Callable[[BrokerAccount], str], ...] = (first, log_in, *rest)
         return columns
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[BrokerAccount]:

@@ -21,7 +21,7 @@ from brokers.secrets import WrongKeyError
 from marketdata.ticks import TokenState
 
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
-SHOWN_ATTEMPTS = 10
+SHOWN_LOGINS = 10
 
 WORDS = {
     TokenState.VALID: "valid",
@@ -68,6 +68,9 @@ class Panel(NamedTuple):
     elsewhere: str
     """Where it leads instead, as far as it is stored here."""
     attempts: Sequence[Attempt]
+    """The newest logins; attempts to connect would crowd them out."""
+    all_attempts: str
+    """Where the rest is; "" for who may not see it."""
 
 
 def panel(account: BrokerAccount, request: HttpRequest) -> Panel:
@@ -76,17 +79,21 @@ def panel(account: BrokerAccount, request: HttpRequest) -> Panel:
     view, spec = token_of(account, now_ms), spec_of(account.broker)
     may = logins.may_log_in(request.user, account)
     callback = request.build_absolute_uri(reverse("broker_callback", args=[account.broker.slug]))
+    sees_all = request.user.has_perm("brokers.view_attempt")
     leads_here = callback if may and spec and LoginWay.REDIRECT in spec.logins else ""
     return Panel(
         account=account,
         badge=badge(view, now_ms),
-        sentence=view.sentence,
+        sentence="" if view.state is TokenState.VALID and view.ends_ms is not None else view.sentence,
         since=since_text(account),
         simulated=bool(account.endpoint) or bool(spec and spec.simulated),
         buttons=ways(account, spec) if may else (),
         callback=leads_here,
         elsewhere=_elsewhere(account, callback) if leads_here else "",
-        attempts=list(account.attempts.all()[:SHOWN_ATTEMPTS]),
+        attempts=list(account.attempts.exclude(what=Attempt.What.CONNECT)[:SHOWN_LOGINS]),
+        all_attempts=f"{reverse('admin:brokers_attempt_changelist')}?account__id__exact={account.pk}"
+        if sees_all
+        else "",
     )
 
 
@@ -109,7 +116,10 @@ def buttons(account: BrokerAccount, user: Any) -> SafeString | str:
     if not logins.may_log_in(user, account):
         return "–"
     rows = ((each.url, each.help, each.label) for each in ways(account, spec_of(account.broker)))
-    pressed = '<button class="button" type="submit" formmethod="post" formaction="{}" title="{}">{}</button>'
+    pressed = (
+        '<button class="button" style="padding: 5px 10px" type="submit" formmethod="post" formaction="{}" '
+        'title="{}">{}</button>'
+    )
     return format_html_join(" ", pressed, rows) or "–"
 
 
@@ -124,7 +134,8 @@ def badge(view: TokenView, now_ms: int) -> SafeString:
     if view.state is None:
         return format_html('<span title="{}">–</span>', view.sentence)
     return format_html(
-        '<span title="{}"><b style="background: {}; color: #10202b; border-radius: 4px; padding: 1px 8px; '
+        '<span title="{}" style="display: inline-block; min-width: 9rem"><b style="background: {}; '
+        "color: #10202b; border-radius: 4px; padding: 1px 8px; "
         'white-space: nowrap">{}</b> {}</span>',
         view.sentence,
         COLOURS[view.state],
@@ -149,7 +160,8 @@ def ending(view: TokenView, now_ms: int) -> str:
         return ""
     left_ms = view.ends_ms - now_ms
     at = dt.datetime.fromtimestamp(view.ends_ms / 1000, INDIA)
-    when = f"at {at:%H:%M}" if abs(left_ms) < DAY_MS else f"on {at:%d %b at %H:%M}"
+    year = " %Y" if abs(left_ms) > 200 * DAY_MS else ""
+    when = f"at {at:%H:%M}" if abs(left_ms) < DAY_MS else at.strftime(f"on %d %b{year} at %H:%M")
     if left_ms > 0:
         return f"ends in {span(left_ms)}, {'' if view.is_certain else 'about '}{when}"
     return f"{'ended' if view.is_certain else 'should have ended'} {span(-left_ms)} ago, {when}"

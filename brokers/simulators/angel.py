@@ -13,13 +13,17 @@ angel-one/smartapi-python, smartWebSocketV2.py. What no document says was chosen
 - A share's open interest is its volume: a number there that means nothing. The year's high and low are the day's.
 - Numbers of indices but those in `INDEX_TOKENS` are invented. The instrument file has no rows of NSE's commodities,
   which the real one has and this socket does not.
-- The login over HTTP is not there, and nothing is sent to a silent client: the heartbeat is the client's.
+- Nothing is sent to a silent client: the heartbeat is the client's.
+- The login over HTTP takes the one-time password of this half minute, of the one before and of the next. Its refusals
+  are HTTP 200; AB1050 for a wrong one-time password is from Angel One's forum, AB1000 and AB1006 from
+  /docs/Exceptions. Its token ends at the next 5:00 in India; a login ends none before it, as two devices may be logged in.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import secrets
 import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,12 +34,17 @@ import msgspec
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
-from brokers.simulators.engine import Client, Denied, Simulator
+from brokers.contract import HttpResponse
+from brokers.simulators.engine import Client, Entry
+from brokers.simulators.keys import Denied
+from brokers.simulators.logins import DEMO_PIN, DEMO_TOTP_SECRET, LoginServer, as_json, jwt, next_ist
 from brokers.simulators.market import Quote
 from brokers.simulators.universe import Listing
 from brokers.symbols import MONTHS, date_text, strike_text
+from brokers.totp import STEP_MS, totp
 
 PATH = "/smart-stream"
+LOGIN = "/rest/auth/angelbroking/user/v1/loginByPassword"
 
 EXCHANGE_TYPES = {
     "NSE": 1, "NSE_INDEX": 1, "NFO": 2, "BSE": 3, "BSE_INDEX": 3, "BFO": 4, "MCX": 5, "MCX_INDEX": 5, "NCDEX": 7,
@@ -105,11 +114,17 @@ class _Request(msgspec.Struct):
     params: _Params
 
 
+class _Login(msgspec.Struct):
+    clientcode: str
+    password: str
+    totp: str
+
+
 class _Name(msgspec.Struct):
     correlation_id: str = msgspec.field(name="correlationID", default="")
 
 
-class AngelSimulator(Simulator):
+class AngelSimulator(LoginServer):
     """Angel One on a loopback port; connect to `url`/smart-stream with the headers of `credentials`."""
 
     slug: ClassVar[str] = "angel"
@@ -141,29 +156,75 @@ class AngelSimulator(Simulator):
             "api_key": f"key-{api_key}",
             "jwt_token": token,
             "feed_token": f"feed-{token}",
+            "pin": DEMO_PIN,
+            "totp_secret": DEMO_TOTP_SECRET,
         }
 
-    def login(self, request: Request) -> str:
-        """The client code. Raises Denied: 404 for another path, 401 for a wrong credential."""
+    def token_of(self, credentials: Mapping[str, str]) -> str:
+        """The JWT."""
+        return credentials.get("jwt_token", "").removeprefix("Bearer ")
+
+    def http(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> HttpResponse | None:
+        """The login."""
+        if (method, urlsplit(target).path) != ("POST", LOGIN):
+            return None
+        try:
+            given = msgspec.json.decode(body, type=_Login)
+        except msgspec.MsgspecError:
+            return as_json(400, {"success": False, "message": "Invalid input", "errorCode": "AG8003", "data": ""})
+        try:
+            token = self._checked(given, headers.get("x-privatekey", ""))
+        except Denied as denied:
+            self.login_refused("token", denied, given.clientcode)
+            code = str(denied.facts.get("code", "AB1006"))
+            if code.startswith("AG"):
+                return as_json(200, {"success": False, "message": str(denied), "errorCode": code, "data": ""})
+            return as_json(200, {"status": False, "message": str(denied), "errorcode": code, "data": None})
+        data = {"jwtToken": token, "refreshToken": secrets.token_hex(16), "feedToken": f"feed-{token}"}
+        return as_json(200, {"status": True, "message": "SUCCESS", "errorcode": "", "data": data})
+
+    def _checked(self, given: _Login, api_key: str) -> str:
+        """A token. Raises Denied."""
+        code, now_s = given.clientcode, self.clock()
+        if code not in self.keys:
+            raise Denied(200, "Invalid clientcode or password", code="AB1000")
+        self.keys.check_lock(code, status=200)
+        if api_key != f"key-{code}":
+            raise Denied(200, "Invalid API Key", code="AG8004", wrong=code)
+        if given.password != DEMO_PIN:
+            raise Denied(200, "Invalid clientcode or password", code="AB1000", wrong=code)
+        now_ms = int(now_s * 1000)
+        if given.totp not in {totp(DEMO_TOTP_SECRET, now_ms + shift) for shift in (-STEP_MS, 0, STEP_MS)}:
+            raise Denied(200, "Invalid totp", code="AB1050", wrong=code)
+        end_s = next_ist(5, 0, now_s)
+        token = jwt(username=code, usertype="USER", jti=secrets.token_hex(8), iat=int(now_s), exp=int(end_s))
+        self.granted("token", code, token, end_s)
+        return token
+
+    def login(self, request: Request) -> Entry:
+        """The client code and the token. Raises Denied: 404 for another path, 401 for a wrong credential."""
         url = urlsplit(request.path)
         if url.path != PATH:
             raise Denied(404, f"There is nothing at {url.path}.")
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         headers = request.headers
         client_code = headers.get("x-client-code") or query.get("clientCode", "")
-        tokens = self._tokens.get(client_code)
-        if tokens is None:
-            raise _invalid("Client Code")
         feed_token = headers.get("x-feed-token") or query.get("feedToken", "")
-        if feed_token not in {f"feed-{token}" for token in tokens}:
-            raise _invalid("Feed Token")
-        jwt = headers.get("Authorization")
-        if jwt is not None and jwt.removeprefix("Bearer ") not in tokens:
-            raise _invalid("Auth token")
+        bearer = headers.get("Authorization")
+        token = (bearer or feed_token).removeprefix("Bearer ").removeprefix("feed-")
+        if client_code not in self.keys:
+            raise _invalid("Client Code", token)
+        self.keys.check_lock(client_code, token, status=401)
+        is_feed_token = feed_token.startswith("feed-")
+        if not is_feed_token or not self.keys.is_good(client_code, feed_token.removeprefix("feed-")):
+            raise _invalid("Feed Token", token, client_code)
+        if bearer is not None and not self.keys.is_good(client_code, token):
+            raise _invalid("Auth token", token, client_code)
         api_key = headers.get("x-api-key") or query.get("apiKey")
         if api_key is not None and api_key != f"key-{client_code}":
-            raise _invalid("API Key")
-        return client_code
+            raise _invalid("API Key", token, client_code)
+        self.keys.right(client_code)
+        return Entry(client_code, token)
 
     async def _answer(self, socket: ServerConnection, request: Request) -> Response | None:
         """A refused login has its reason in a header."""
@@ -327,8 +388,8 @@ class AngelSimulator(Simulator):
 SIMULATOR = AngelSimulator
 
 
-def _invalid(what: str) -> Denied:
-    return Denied(401, f"Invalid Header - Invalid {what}")
+def _invalid(what: str, token: str, wrong: str = "") -> Denied:
+    return Denied(401, f"Invalid Header - Invalid {what}", token=token, wrong=wrong)
 
 
 def _token(listing: Listing) -> int:

@@ -15,6 +15,14 @@ version, as the official client has it). Source: https://dhanhq.co/docs/v2/live-
 - A last traded quantity over 65,535 is sent as 65,535. A packet for 200 levels has no rows for empty places.
 - There is no ping from the server: the library's answer to it could not be seen.
 - Ids of contracts and of some indices are invented.
+
+The login is that of /authentication/: POST /app/generate-consent, a page at /login/consentApp-login, then
+/app/consumeApp-consent; and GET /v2/RenewToken. A token is a JWT and ends after 24 hours. No document says more, so:
+
+- Whoever logs in on the page, the token is theirs; the redirect has no state. The page's refusals are HTTP 401, those of
+  the calls of a login HTTP 200 with the status error, a renewal's HTTP 401 with DH-901.
+- A login ends no token before it. A renewal ends the token that it was asked with at once, as reported, but not the
+  sockets that were opened with it. Tokens of a login are renewed too, where the documents speak of Dhan Web's only.
 """
 
 from __future__ import annotations
@@ -25,6 +33,7 @@ import io
 import itertools
 import json
 import random
+import secrets
 import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +43,10 @@ from urllib.parse import parse_qs, urlsplit
 from websockets.http11 import Request
 from websockets.protocol import State
 
-from brokers.simulators.engine import Client, Denied, Simulator
+from brokers.contract import HttpResponse
+from brokers.simulators.engine import Client, Entry
+from brokers.simulators.keys import Denied
+from brokers.simulators.logins import DAY_S, DEMO_SECRET, Asked, LoginPages, as_json, ist_text, jwt
 from brokers.simulators.market import Quote, Row
 from brokers.simulators.universe import Listing
 from brokers.symbols import MONTHS, strike_text
@@ -95,7 +107,7 @@ _DEPTH_ROW = struct.Struct("<dII")
 _DEPTH_REASON = struct.Struct("<HBBIIH")
 
 
-class DhanSimulator(Simulator):
+class DhanSimulator(LoginPages):
     """Dhan on a loopback port; connect to `url` with `?version=2&token=demo-token&clientId=demo&authType=2`."""
 
     slug: ClassVar[str] = "dhan"
@@ -104,6 +116,8 @@ class DhanSimulator(Simulator):
     damages: ClassVar[tuple[str, ...]] = ("truncated", "code", "segment", "price", "random", "text")
     default_rules: ClassVar[tuple[int, int]] = (5, 5000)
     kind_rules: ClassVar[Mapping[str, tuple[int, int]]] = {DEPTH20: (5, 50), DEPTH200: (5, 1)}
+    page_path: ClassVar[str] = "/login/consentApp-login"
+    takes_anyone: ClassVar[bool] = True
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -113,6 +127,10 @@ class DhanSimulator(Simulator):
         """Connections that are being closed."""
         self._sequence = itertools.count(1)
         self._strangers = itertools.count(1)
+        self._consents: dict[str, str] = {}
+        """The client of each that was asked for and not used."""
+        self._token_ids: dict[str, tuple[str, str]] = {}
+        """Of each that a redirect brought and that was not used, whose app's it is and who logged in."""
 
     def wire_id(self, listing: Listing) -> int:
         """The security id, then the exchange segment in the low four bits."""
@@ -123,17 +141,103 @@ class DhanSimulator(Simulator):
         return 10_000 if listing.exchange in {"CDS", "BCD"} else 100
 
     def credentials(self, api_key: str, token: str) -> dict[str, str]:
-        """The key is the client id."""
-        return {"client_id": api_key, "access_token": token}
+        """The key is the client id; the app is for the login."""
+        return {
+            "client_id": api_key,
+            "access_token": token,
+            "app_id": f"app-{api_key}",
+            "app_secret": DEMO_SECRET,
+        }
 
     # ---------------------------------------------------------------------------------------------------------- login
 
-    def login(self, request: Request) -> str:
+    def http(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> HttpResponse | None:
+        """The login page, and the three calls of logins and renewals."""
+        url = urlsplit(target)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        if (method, url.path) == ("POST", "/app/generate-consent"):
+            return self._consent(query.get("client_id", ""), headers)
+        if method in {"GET", "POST"} and url.path == "/app/consumeApp-consent":
+            return self._consumed(query.get("tokenId", ""), headers)
+        if (method, url.path) == ("GET", "/v2/RenewToken"):
+            return self._renewed(headers.get("dhanclientid", ""), headers.get("access-token", ""))
+        return self.page(method, target, body)
+
+    def asked(self, given: Mapping[str, str]) -> Asked:
+        """The client that the consent is of."""
+        client_id = self._consents.get(given.get("consentAppId", ""))
+        if client_id is None:
+            raise Denied(400, "The consent is unknown or was used; begin the login again.")
+        return Asked(client_id, given)
+
+    def brought(self, asked: Asked, user: str) -> Mapping[str, str]:
+        """A tokenId; the consent is used up."""
+        del self._consents[asked.carried["consentAppId"]]
+        token_id = secrets.token_hex(16)
+        self._token_ids[token_id] = asked.api_key, user
+        return {"tokenId": token_id}
+
+    def _consent(self, client_id: str, headers: Mapping[str, str]) -> HttpResponse:
+        try:
+            self._check_app(client_id, headers)
+        except Denied as denied:
+            self.login_refused("consent", denied, client_id)
+            return _no(denied)
+        consent = secrets.token_hex(16)
+        self._consents[consent] = client_id
+        self.note("login_ok", what="consent", api_key=client_id)
+        return as_json(200, {"consentAppId": consent, "consentAppStatus": "GENERATED", "status": "success"})
+
+    def _consumed(self, token_id: str, headers: Mapping[str, str]) -> HttpResponse:
+        client_id = headers.get("app_id", "").removeprefix("app-")
+        app, user = self._token_ids.pop(token_id, ("", ""))
+        try:
+            self._check_app(client_id, headers)
+            if not app or app != client_id:
+                raise Denied(200, "The tokenId is unknown or was used.")
+        except Denied as denied:
+            self.login_refused("token", denied, client_id)
+            return _no(denied)
+        token, end_s = self._made("token", user)
+        person = {"dhanClientId": user, "dhanClientName": "SIMULATED", "dhanClientUcc": "SIMULATED"}
+        return as_json(
+            200, person | {"givenPowerOfAttorney": False, "accessToken": token, "expiryTime": ist_text(end_s)}
+        )
+
+    def _renewed(self, client_id: str, token: str) -> HttpResponse:
+        try:
+            self.keys.check(client_id, token)
+        except Denied as denied:
+            denied.status = 401
+            self.login_refused("renewal", denied, client_id)
+            error = {"errorType": "Invalid_Authentication", "errorCode": "DH-901", "errorMessage": str(denied)}
+            return as_json(401, error)
+        self.keys.retire(client_id, token)
+        renewed, end_s = self._made("renewal", client_id)
+        times = {"createTime": ist_text(end_s - DAY_S), "expiryTime": ist_text(end_s)}
+        return as_json(200, times | {"token": renewed})
+
+    def _check_app(self, client_id: str, headers: Mapping[str, str]) -> None:
+        if client_id not in self.keys:
+            raise Denied(200, "Invalid client_id or app_id")
+        self.keys.check_lock(client_id, status=200)
+        if (headers.get("app_id"), headers.get("app_secret")) != (f"app-{client_id}", DEMO_SECRET):
+            raise Denied(200, "Invalid app_id or app_secret", wrong=client_id)
+
+    def _made(self, what: str, client_id: str) -> tuple[str, float]:
+        """A new token of a client, and its end in Unix seconds."""
+        end_s = self.clock() + DAY_S
+        consumer = {"iss": "simulator", "tokenConsumerType": "APP", "dhanClientId": client_id}
+        token = jwt(**consumer, exp=int(end_s), jti=secrets.token_hex(8))
+        self.granted(what, client_id, token, end_s)
+        return token, end_s
+
+    def login(self, request: Request) -> Entry:
         """Lets everyone in, under a name of its own, who comes to a path that there is. Raises Denied: 404."""
         path = urlsplit(request.path).path
         if path not in {"", "/", "/twentydepth", "/twohundreddepth"}:
             raise Denied(404, f"There is nothing at {path}.")
-        return f"not logged in {next(self._strangers)}"
+        return Entry(f"not logged in {next(self._strangers)}")
 
     def kind(self, request: Request) -> str:
         """By the path; at / the market feed's URL has a version, the official client's for 200 levels has none."""
@@ -147,10 +251,11 @@ class DhanSimulator(Simulator):
         assert client.socket.request is not None
         query = parse_qs(urlsplit(client.socket.request.path).query)
         api_key, token = query.get("clientId", [""])[0], query.get("token", [""])[0]
+        refusal = self._refusal(api_key, token)
         try:
             self.admit(client, api_key, token)
         except Denied:
-            self._end_with(client, self._refusal(api_key, token))
+            self._end_with(client, refusal)
         else:
             if api_key in self.without_plan:
                 self._count["refused_logins"] += 1
@@ -158,25 +263,31 @@ class DhanSimulator(Simulator):
         return ()
 
     def _refusal(self, api_key: str, token: str) -> int:
-        if not api_key or not token:
+        """The reason, if this login is refused."""
+        if not api_key or not token or api_key in self.keys.locked:
             return LOGIN_FAILED
-        if api_key not in self._tokens:
+        if api_key not in self.keys:
             return CLIENT_INVALID
-        return TOKEN_INVALID if self._tokens[api_key] else TOKEN_EXPIRED
+        is_old = self.keys.owner(token) == api_key or not self.keys.has_tokens(api_key)
+        return TOKEN_EXPIRED if is_old else TOKEN_INVALID
 
     def _check_room(self, api_key: str, kind: str) -> None:
-        """Where there is no room for one more connection the oldest is cut."""
+        """Where there is no room for one more connection the oldest is cut; a ghost is one, and just goes."""
         allowed = self.rules_of(kind).sockets_per_key
         mine = [
-            client
+            client.number
             for client in self.clients.values()
             if (client.api_key, client.kind) == (api_key, kind)
             and client.socket.state is State.OPEN
             and "ended" not in client.facts
         ]
-        for client in mine[: max(len(mine) + 1 - allowed, 0)]:
+        held = sorted([*mine, *self._ghosts.of((api_key, kind), time.monotonic())])
+        for number in held[: max(len(held) + 1 - allowed, 0)]:
             self._count["limit_violations"] += 1
-            self._end_with(client, TOO_MANY_CONNECTIONS)
+            if number in self.clients:
+                self._end_with(self.clients[number], TOO_MANY_CONNECTIONS)
+            else:
+                self._ghosts.lay(number)
 
     def disconnect(self, reason: int, connection: int | None = None) -> int:
         """Ends one connection or all with a reason of the annexure; how many."""
@@ -356,6 +467,11 @@ class DhanSimulator(Simulator):
 
 
 SIMULATOR = DhanSimulator
+
+
+def _no(denied: Denied) -> HttpResponse:
+    """A refused call of a login."""
+    return as_json(denied.status, {"status": "error", "message": str(denied)})
 
 
 def security_id(one: Listing) -> int:

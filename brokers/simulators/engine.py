@@ -128,7 +128,10 @@ class Simulator(ABC):
         self.rules = Rules(*self.default_rules)
         self._kind_rules = {kind: Rules(*rules) for kind, rules in self.kind_rules.items()}
         self.set_limits(
-            sockets_per_key, instruments_per_socket, lock_after=-1 if lock_after is None else lock_after, ghost_s=ghost_s
+            sockets_per_key,
+            instruments_per_socket,
+            lock_after=-1 if lock_after is None else lock_after,
+            ghost_s=ghost_s,
         )
         self.set_redirect(redirect_url or default_redirect(self.slug))
         self.clock = clock

@@ -14,6 +14,11 @@ client, fyers-apiv3 3.2.0. What no document says was chosen as follows:
 - To subscribe one more topic of an instrument brings a snapshot of all it has. Pausing a channel is accepted and does
   nothing. A missing keep-alive is counted, not punished.
 - Tickers on a channel that was not resumed wait until it is.
+- Of the login's error codes -371 and -441 are reported, -413 is from memory; their HTTP status is 401.
+- A token that a login made ends at 6:00 in India. It ends none before it, because nothing says that it does.
+
+In the log a token is called by what stands behind the colon of its `hsm_key` (`token_of`): the data socket is shown
+nothing else of it.
 """
 
 from __future__ import annotations
@@ -21,10 +26,12 @@ from __future__ import annotations
 import base64
 import csv
 import datetime as dt
+import hashlib
 import io
 import itertools
 import json
 import random
+import secrets
 import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,13 +43,16 @@ from websockets.http11 import Request
 
 from brokers.contract import HttpResponse
 from brokers.schemas.fyers_tbt_pb2 import MarketFeed, MessageType, SocketMessage
-from brokers.simulators.engine import INDIA, Client, Denied, Simulator
+from brokers.simulators.engine import INDIA, Client, Entry
+from brokers.simulators.keys import Denied
+from brokers.simulators.logins import DEMO_SECRET, Asked, LoginPages, as_json, jwt, next_ist
 from brokers.simulators.market import Quote, Row
 from brokers.simulators.universe import Listing
 from brokers.symbols import MONTHS, strike_text
 
 DATA_PATH, DEPTH_PATH = "/hsm/v1-5/prod", "/versova"
 DEPTH_KIND = "depth50"
+API = "/api/v3"
 DEEP = 50
 ACKNOWLEDGE_EVERY = 20
 
@@ -92,7 +102,7 @@ _EXPIRY_HOUR = 15
 _FOREVER_S = 4_102_444_800
 
 
-class FyersSimulator(Simulator):
+class FyersSimulator(LoginPages):
     """Fyers on a loopback port; an account needs what `credentials` says."""
 
     slug: ClassVar[str] = "fyers"
@@ -101,6 +111,7 @@ class FyersSimulator(Simulator):
     damages: ClassVar[tuple[str, ...]] = ("truncated", "entry", "count", "random", "text")
     default_rules: ClassVar[tuple[int, int]] = (3, 5000)
     kind_rules: ClassVar[Mapping[str, tuple[int, int]]] = {DEPTH_KIND: (3, 5)}
+    page_path: ClassVar[str] = f"{API}/generate-authcode"
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -118,6 +129,8 @@ class FyersSimulator(Simulator):
         self._deep_said: dict[int, tuple[Row, ...]] = {}
         """The same of the books of fifty, by instrument."""
         self._anonymous = itertools.count(1)
+        self._auth_codes: dict[str, str] = {}
+        """The app of each that a redirect brought and that was not used."""
         self.keep_alives = 0
         """How many the clients have sent."""
 
@@ -133,8 +146,66 @@ class FyersSimulator(Simulator):
         return int(10**precision) * multiplier
 
     def credentials(self, api_key: str, token: str) -> dict[str, str]:
-        """The app and a token that holds the data socket's key."""
-        return {"app_id": api_key, "access_token": access_token(api_key, token)}
+        """The app and a token that holds the data socket's key; the others are for the login."""
+        return {
+            "app_id": api_key,
+            "app_secret": DEMO_SECRET,
+            "redirect_uri": self.redirect_url,
+            "access_token": access_token(api_key, token),
+        }
+
+    def token_of(self, credentials: Mapping[str, str]) -> str:
+        """What is behind the api key in the `hsm_key`."""
+        return _key_and_token(_hsm_key(credentials.get("access_token", "")))[1]
+
+    # ---------------------------------------------------------------------------------------------------------- login
+
+    def asked(self, given: Mapping[str, str]) -> Asked:
+        """The app of `client_id`, if the address is its own; `state` comes back."""
+        client_id = given.get("client_id", "")
+        if client_id not in self.keys:
+            raise Denied(400, "invalid client_id")
+        if given.get("redirect_uri") != self.redirect_url:
+            raise Denied(400, "redirect_uri is not the address that is registered with the app")
+        if given.get("response_type") != "code":
+            raise Denied(400, "response_type must be code")
+        return Asked(client_id, {name: given[name] for name in ("state",) if name in given})
+
+    def brought(self, asked: Asked, user: str) -> Mapping[str, str]:
+        """An auth_code, itself a JWT."""
+        now_s = int(self.clock())
+        code = jwt(sub="auth_code", app_id=user, iat=now_s, exp=now_s + 300, nonce=secrets.token_hex(8))
+        self._auth_codes[code] = user
+        return {"s": "ok", "code": "200", "auth_code": code}
+
+    def _validated(self, body: bytes) -> HttpResponse:
+        """`POST /api/v3/validate-authcode`: an access token for an auth_code."""
+        try:
+            given = json.loads(body)
+            code, proof, grant = (str(given.get(name, "")) for name in ("code", "appIdHash", "grant_type"))
+        except (ValueError, AttributeError):
+            return as_json(400, {"s": "error", "code": -50, "message": "invalid input"})
+        owner = self._auth_codes.pop(code, "")
+        app = next((key for key in self.keys.named(None) if proof == _app_id_hash(key)), "")
+        try:
+            token = self._exchanged(app, owner, grant)
+        except Denied as denied:
+            self.login_refused("token", denied, app or owner)
+            return as_json(denied.status, {"s": "error", "code": denied.facts.get("code", -1), "message": str(denied)})
+        return as_json(200, {"s": "ok", "code": 200, "message": "", "access_token": token, "refresh_token": ""})
+
+    def _exchanged(self, app: str, owner: str, grant: str) -> str:
+        if app or owner:
+            self.keys.check_lock(app or owner, status=401)
+        if not app:
+            raise Denied(401, "Please provide sha256 hash of appId and app secret", code=-371, wrong=owner)
+        if grant != "authorization_code":
+            raise Denied(401, "invalid grant type", code=-441)
+        if owner != app:
+            raise Denied(401, "invalid auth code", code=-413)
+        token, end_s = secrets.token_hex(16), next_ist(6, 0, self.clock())
+        self.granted("token", app, token, end_s)
+        return access_token(app, token, int(end_s))
 
     # ------------------------------------------------------------------------------------------------------------- in
 
@@ -142,24 +213,24 @@ class FyersSimulator(Simulator):
         """Told by the path."""
         return DEPTH_KIND if urlsplit(request.path).path == DEPTH_PATH else ""
 
-    def login(self, request: Request) -> str:
+    def login(self, request: Request) -> Entry:
         """
-        On the tick-by-tick socket the app of the header; on the data socket a name until the first frame brings it.
+        On the tick-by-tick socket the app and token of the header; on the data socket a name until the first frame brings it.
 
         Raises Denied: 404 for another path, 403 for a bad token.
         """
         path = urlsplit(request.path).path
         if path == DATA_PATH:
-            return f"anonymous-{next(self._anonymous)}"
+            return Entry(f"anonymous-{next(self._anonymous)}")
         if path != DEPTH_PATH:
             raise Denied(404, f"There is nothing at {path}.")
         return self._authorized(request.headers.get("Authorization", ""))
 
-    def _authorized(self, header: str) -> str:
-        """The app of an Authorization header, `app_id:token` or the token. Raises Denied."""
+    def _authorized(self, header: str) -> Entry:
+        """The app and token of an Authorization header, `app_id:token` or the token. Raises Denied."""
         api_key, token = _key_and_token(_hsm_key(header))
-        self.check_token(api_key, token)
-        return api_key
+        self.keys.check(api_key, token)
+        return Entry(api_key, token)
 
     def greeting(self, client: Client) -> Sequence[bytes | str]:
         """Nothing; but where this is the only socket, topic ids are dealt anew."""
@@ -457,20 +528,22 @@ class FyersSimulator(Simulator):
     # ----------------------------------------------------------------------------------------------------------- REST
 
     def http(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> HttpResponse | None:
-        """The tick-by-tick socket's address, tokens for tickers, and the files."""
+        """The login, the tick-by-tick socket's address, tokens for tickers, and the files."""
         path = urlsplit(target).path
         if path.startswith("/sym_details/"):
             return self._file(path.removeprefix("/sym_details/"))
+        if (method, path) == ("POST", f"{API}/validate-authcode"):
+            return self._validated(body)
         if path not in {"/indus/home/tbtws", "/data/symbol-token"}:
-            return None
+            return self.page(method, target, body)
         try:
             self._authorized(headers.get("authorization", ""))
         except Denied as denied:
-            self._count["refused_logins"] += 1
-            self.note("refused", status=401, reason=str(denied))
-            return _json(401, {"s": "error", "code": -15, "message": str(denied)})
+            denied.status = 401
+            self.refused(denied)
+            return as_json(401, {"s": "error", "code": -15, "message": str(denied)})
         if path == "/indus/home/tbtws":
-            return _json(200, {"s": "ok", "code": 200, "data": {"socket_url": f"{self.url}{DEPTH_PATH}"}})
+            return as_json(200, {"s": "ok", "code": 200, "data": {"socket_url": f"{self.url}{DEPTH_PATH}"}})
         return self._tokens_of(body)
 
     def _tokens_of(self, body: bytes) -> HttpResponse:
@@ -478,13 +551,13 @@ class FyersSimulator(Simulator):
             tickers = json.loads(body)["symbols"]
             known = {ticker: str(self._by_ticker[ticker]) for ticker in tickers if ticker in self._by_ticker}
         except (ValueError, KeyError, TypeError):
-            return _json(400, {"s": "error", "message": "The body must be a JSON object with 'symbols'."})
+            return as_json(400, {"s": "error", "message": "The body must be a JSON object with 'symbols'."})
         unknown = [ticker for ticker in tickers if ticker not in known]
-        return _json(200, {"s": "ok", "code": 200, "message": "", "validSymbol": known, "invalidSymbol": unknown})
+        return as_json(200, {"s": "ok", "code": 200, "message": "", "validSymbol": known, "invalidSymbol": unknown})
 
     def _file(self, name: str) -> HttpResponse | None:
         if name == "index_hsm_mapping.json":
-            return _json(200, dict(INDICES.values()))
+            return as_json(200, dict(INDICES.values()))
         text = self.master(name.partition(".")[0].removesuffix("_sym_master"))
         return HttpResponse(status=200, body=text.encode()) if text else None
 
@@ -535,14 +608,14 @@ class FyersSimulator(Simulator):
 SIMULATOR = FyersSimulator
 
 
-def access_token(api_key: str, token: str) -> str:
-    """An access token that holds the data socket's key."""
-    parts: list[dict[str, object]] = [
-        {"alg": "HS256", "typ": "JWT"},
-        {"sub": "access_token", "exp": _FOREVER_S, "hsm_key": f"{api_key}:{token}"},
-    ]
-    coded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
-    return ".".join([*coded, "c2ltdWxhdGVk"])
+def access_token(api_key: str, token: str, end_s: int = _FOREVER_S) -> str:
+    """An access token that holds the data socket's key, and says when it ends (Unix seconds)."""
+    return jwt(sub="access_token", exp=end_s, hsm_key=f"{api_key}:{token}")
+
+
+def _app_id_hash(api_key: str) -> str:
+    """The proof that a login is for this app."""
+    return hashlib.sha256(f"{api_key}:{DEMO_SECRET}".encode()).hexdigest()
 
 
 def _hsm_key(header: str) -> str:
@@ -557,10 +630,6 @@ def _hsm_key(header: str) -> str:
 def _key_and_token(hsm_key: str) -> tuple[str, str]:
     api_key, _, token = hsm_key.partition(":")
     return api_key, token
-
-
-def _json(status: int, value: object) -> HttpResponse:
-    return HttpResponse(status=status, body=json.dumps(value).encode())
 
 
 # --------------------------------------------------------------------------------------------------------------- frames

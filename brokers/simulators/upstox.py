@@ -11,6 +11,10 @@ redirected to one. What no document says was chosen as follows:
   `full_d30` never more than 50. What is over is reported in one error and passed over.
 - A message has one value an instrument, the newest of those it was made of.
 - There is no ping from the server: the library's answer to it could not be seen. ISINs but three are invented.
+
+The login is that of /authorize and /get-token: a page at /v2/login/authorization/dialog, then POST …/token. A token is
+a JWT that ends at 3:30 in India. Chosen: a new one ends none before it, because nothing says that it does. A token that
+nobody ever had counts against nobody: it does not say whose it would be.
 """
 
 from __future__ import annotations
@@ -31,11 +35,14 @@ from websockets.http11 import Request, Response
 
 from brokers.contract import HttpResponse
 from brokers.schemas import upstox_pb2 as schema
-from brokers.simulators.engine import INDIA, Client, Denied, Simulator
+from brokers.simulators.engine import INDIA, Client, Entry
+from brokers.simulators.keys import Denied
+from brokers.simulators.logins import DEMO_SECRET, Asked, LoginPages, as_json, form, jwt, next_ist
 from brokers.simulators.market import Quote
 from brokers.simulators.universe import Listing
 from brokers.symbols import MONTHS, strike_text
 
+LOGIN = "/v2/login/authorization"
 ENTRANCE = "/v3/feed/market-data-feed"
 SOCKET = "/market-data-feeder/v3/upstox-developer-api/feeds"
 
@@ -73,11 +80,11 @@ _REQUEST_MODES = {
     "ltpc": schema.ltpc,
 }
 _LEVELS = {"full": 5, "full_d30": 30, "option_greeks": 1}
+_WRONG_ADDRESS = "UDAPI100068", "Check your 'client_id' and 'redirect_uri'; one or both are incorrect."
 _LIVE = schema.FeedResponse(type=schema.live_feed).SerializeToString()
-_JSON = {"Content-Type": "application/json"}
 
 
-class UpstoxSimulator(Simulator):
+class UpstoxSimulator(LoginPages):
     """Upstox on a loopback port: GET /v3/feed/market-data-feed/authorize with `Authorization: Bearer demo-token`."""
 
     slug: ClassVar[str] = "upstox"
@@ -85,6 +92,7 @@ class UpstoxSimulator(Simulator):
     heartbeat_s: ClassVar[float] = 3600.0
     damages: ClassVar[tuple[str, ...]] = ("truncated", "random", "segment", "number", "text")
     default_rules: ClassVar[tuple[int, int]] = (2, 5000)
+    page_path: ClassVar[str] = f"{LOGIN}/dialog"
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -92,6 +100,8 @@ class UpstoxSimulator(Simulator):
         """Live messages leave the unchanged parts out: the book and the greeks, as Upstox does now and then."""
         self._codes: dict[str, tuple[str, str]] = {}
         """Key and token of each address that was given out and not used."""
+        self._login_codes: dict[str, str] = {}
+        """The api key of each that a redirect brought and that was not used."""
         self._is_snapshot = False
         self._method = ""
         """That of the request which is being acted on."""
@@ -106,44 +116,102 @@ class UpstoxSimulator(Simulator):
         return 10_000 if listing.exchange in {"CDS", "BCD"} else 100
 
     def credentials(self, api_key: str, token: str) -> dict[str, str]:
-        """The token is all that is asked for."""
-        return {"access_token": token}
+        """The token is all that the socket asks for; the others are for the login."""
+        return {
+            "access_token": token,
+            "api_key": api_key,
+            "api_secret": DEMO_SECRET,
+            "redirect_uri": self.redirect_url,
+        }
 
     # ---------------------------------------------------------------------------------------------------------- login
 
     def http(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> HttpResponse | None:
-        """`GET …/authorize`: a one-time address for a token."""
-        if (method, urlsplit(target).path) != ("GET", f"{ENTRANCE}/authorize"):
-            return None
-        address = self._address(headers.get("authorization", ""), headers.get("host", ""))
-        if address is None:
-            self.note("refused", status=401, reason="The token is wrong or has expired.")
-            self._count["refused_logins"] += 1
-            return _unauthorized()
+        """The login page; `POST …/token`, a token for a code; `GET …/authorize`, a one-time address for a token."""
+        call = method, urlsplit(target).path
+        if call == ("POST", f"{LOGIN}/token"):
+            return self._token(form(body))
+        if call != ("GET", f"{ENTRANCE}/authorize"):
+            return self.page(method, target, body)
+        try:
+            address = self._address(headers.get("authorization", ""), headers.get("host", ""))
+        except Denied as denied:
+            self.refused(denied)
+            words = str(denied) if "locked" in denied.facts else "Invalid token used to access API"
+            return _error("UDAPI100050", words)
         data = {"authorizedRedirectUri": address, "authorized_redirect_uri": address}
-        return HttpResponse(status=200, body=json.dumps({"status": "success", "data": data}).encode(), headers=_JSON)
+        return as_json(200, {"status": "success", "data": data})
+
+    def asked(self, given: Mapping[str, str]) -> Asked:
+        """The app of `client_id`, if the address is its own; `state` comes back."""
+        client_id = given.get("client_id", "")
+        if client_id not in self.keys or given.get("redirect_uri") != self.redirect_url:
+            raise Denied(401, f"{_WRONG_ADDRESS[0]}: {_WRONG_ADDRESS[1]}")
+        if given.get("response_type") != "code":
+            raise Denied(400, "UDAPI100036: The 'response_type' must be code.")
+        return Asked(client_id, {name: given[name] for name in ("state",) if name in given})
+
+    def brought(self, asked: Asked, user: str) -> Mapping[str, str]:
+        """A code."""
+        code = secrets.token_urlsafe(6)
+        self._login_codes[code] = user
+        return {"code": code}
+
+    def _token(self, fields: Mapping[str, str]) -> HttpResponse:
+        """The answer to who wants a token for a code."""
+        client_id = fields.get("client_id", "")
+        try:
+            token = self._exchanged(client_id, fields)
+        except Denied as denied:
+            self.login_refused("token", denied, client_id)
+            return _error(str(denied.facts.get("code", "UDAPI100069")), str(denied))
+        person = {"user_id": client_id, "user_name": "SIMULATED", "user_type": "individual", "broker": "UPSTOX"}
+        return as_json(200, person | {"is_active": True, "access_token": token})
+
+    def _exchanged(self, client_id: str, fields: Mapping[str, str]) -> str:
+        owner = self._login_codes.pop(fields.get("code", ""), "")
+        if client_id in self.keys:
+            self.keys.check_lock(client_id, status=401)
+        if client_id not in self.keys or fields.get("client_secret") != DEMO_SECRET:
+            words = "Check your 'client_id' and 'client_secret'; one or both are incorrect."
+            raise Denied(401, words, code="UDAPI100069", wrong=client_id)
+        if fields.get("grant_type") != "authorization_code":
+            raise Denied(401, "The 'grant_type' must be authorization_code.", code="UDAPI100036")
+        if fields.get("redirect_uri") != self.redirect_url:
+            raise Denied(401, _WRONG_ADDRESS[1], code=_WRONG_ADDRESS[0])
+        if owner != client_id:
+            raise Denied(401, "Invalid Auth code", code="UDAPI100057")
+        now_s = self.clock()
+        end_s = next_ist(3, 30, now_s)
+        token = jwt(sub=client_id, jti=secrets.token_hex(8), iat=int(now_s), iss="simulator", exp=int(end_s))
+        self.granted("token", client_id, token, end_s)
+        return token
 
     async def _answer(self, socket: ServerConnection, request: Request) -> Response | None:
         """An upgrade with a right token in its header is sent on to a one-time address."""
         is_upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
         if is_upgrade and urlsplit(request.path).path == ENTRANCE:
-            address = self._address(request.headers.get("Authorization", ""), request.headers.get("Host", ""))
-            if address is not None:
-                return Response(302, "Found", Headers({"Location": address, "Content-Length": "0"}), b"")
+            try:
+                address = self._address(request.headers.get("Authorization", ""), request.headers.get("Host", ""))
+            except Denied as denied:
+                self.refused(denied)
+                return socket.respond(401, f"{denied}\n")
+            return Response(302, "Found", Headers({"Location": address, "Content-Length": "0"}), b"")
         return await super()._answer(socket, request)
 
-    def _address(self, authorization: str, host: str) -> str | None:
-        """A fresh one-time address; None: no valid token."""
+    def _address(self, authorization: str, host: str) -> str:
+        """A fresh one-time address. Raises Denied: no good token."""
         token = authorization.removeprefix("Bearer ")
-        key = next((key for key, tokens in self._tokens.items() if token in tokens), None)
+        key = self.keys.owner(token)
         if key is None:
-            return None
+            raise Denied(401, "The token is wrong or has expired.", token=token)
+        self.keys.check(key, token)
         code = secrets.token_hex(8)
         self._codes[code] = key, token
         return f"ws://{host}{SOCKET}?requestId={secrets.token_hex(4)}&code={code}"
 
-    def login(self, request: Request) -> str:
-        """The api key to whose token the code was given. Raises Denied: 401 without a token, 403 for a used code."""
+    def login(self, request: Request) -> Entry:
+        """The api key and token to which the code was given. Raises Denied: 401 without a token, 403 for a used code."""
         url = urlsplit(request.path)
         if url.path == ENTRANCE:
             raise Denied(401, "The token is wrong or has expired.")
@@ -153,8 +221,8 @@ class UpstoxSimulator(Simulator):
         if code not in self._codes:
             raise Denied(403, "The code is unknown or was used.")
         key, token = self._codes.pop(code)
-        self.check_token(key, token)
-        return key
+        self.keys.check(key, token)
+        return Entry(key, token)
 
     def greeting(self, client: Client) -> Sequence[bytes]:
         """The state of all segments."""
@@ -414,7 +482,7 @@ def _trading_symbol(one: Listing) -> str:
     return f"{one.name} {strike}{one.kind} {day}"
 
 
-def _unauthorized() -> HttpResponse:
-    error = {"errorCode": "UDAPI100050", "message": "Invalid token used to access API"}
-    body = {"status": "error", "errors": [error | {"error_code": error["errorCode"], "propertyPath": None}]}
-    return HttpResponse(status=401, body=json.dumps(body).encode(), headers=_JSON)
+def _error(code: str, words: str) -> HttpResponse:
+    """A refusal of a call, with HTTP 401."""
+    error = {"errorCode": code, "error_code": code, "message": words, "propertyPath": None}
+    return as_json(401, {"status": "error", "errors": [error]})

@@ -10,23 +10,32 @@ zerodha/pykiteconnect, ticker.py. What no document says was chosen as follows:
 - A number that is not quoted is passed over without a word.
 - Instruments over the limit are reported in one error message and passed over.
 - The master and the control ask for no login.
+
+The login is that of https://kite.trade/docs/connect/v3/user/: a page at /connect/login, then POST /session/token. An
+access token ends at 6:00 in India. A new one ends the one before it, but not the sockets that were opened with it:
+these are dropped when their own token's time is over.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import random
+import secrets
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 from websockets.http11 import Request
 
-from brokers.simulators.engine import Client, Denied, Simulator
+from brokers.contract import HttpResponse
+from brokers.simulators.engine import Client, Entry
+from brokers.simulators.keys import Denied
+from brokers.simulators.logins import DEMO_SECRET, Asked, LoginPages, as_json, form, ist_text, next_ist
 from brokers.simulators.market import Quote
 from brokers.simulators.universe import Listing
 from brokers.symbols import MONTHS, strike_text
@@ -71,7 +80,7 @@ _INDEX_FULL = struct.Struct(">HIiiiiiiI")
 _COUNT = struct.Struct(">H")
 
 
-class ZerodhaSimulator(Simulator):
+class ZerodhaSimulator(LoginPages):
     """Zerodha on a loopback port; connect to `url` with `?api_key=demo&access_token=demo-token`."""
 
     slug: ClassVar[str] = "zerodha"
@@ -79,6 +88,12 @@ class ZerodhaSimulator(Simulator):
     heartbeat_s: ClassVar[float] = 2.0
     damages: ClassVar[tuple[str, ...]] = ("truncated", "length", "count", "random", "text")
     default_rules: ClassVar[tuple[int, int]] = (3, 3000)
+    page_path: ClassVar[str] = "/connect/login"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._request_tokens: dict[str, str] = {}
+        """The api key of each that was given out and not used."""
 
     def wire_id(self, listing: Listing) -> int:
         """
@@ -90,17 +105,73 @@ class ZerodhaSimulator(Simulator):
         """The divisor of the instrument's prices."""
         return DIVISORS.get(listing.exchange, 100)
 
-    # ------------------------------------------------------------------------------------------------------------- in
+    def credentials(self, api_key: str, token: str) -> dict[str, str]:
+        """The app's secret makes the proof of a login."""
+        return {"api_key": api_key, "api_secret": DEMO_SECRET, "access_token": token}
 
-    def login(self, request: Request) -> str:
-        """The api key of `/?api_key=…&access_token=…`. Raises Denied: 404 for another path, 403 for bad credentials."""
+    # ---------------------------------------------------------------------------------------------------------- login
+
+    def http(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> HttpResponse | None:
+        """The login page, and `POST /session/token`: an access token for a request token."""
+        if (method, urlsplit(target).path) != ("POST", "/session/token"):
+            return self.page(method, target, body)
+        fields = form(body)
+        try:
+            return as_json(200, {"status": "success", "data": self._session(fields)})
+        except Denied as denied:
+            self.login_refused("token", denied, fields.get("api_key", ""))
+            answer = {"status": "error", "message": str(denied), "data": None, "error_type": "TokenException"}
+            return as_json(denied.status, answer)
+
+    def asked(self, given: Mapping[str, str]) -> Asked:
+        """The app of `api_key`; `redirect_params` come back one by one."""
+        api_key = given.get("api_key", "")
+        if api_key not in self.keys:
+            raise Denied(400, "Invalid `api_key`.")
+        return Asked(api_key, dict(parse_qsl(given.get("redirect_params", ""))))
+
+    def brought(self, asked: Asked, user: str) -> Mapping[str, str]:
+        """A request token."""
+        request_token = secrets.token_hex(16)
+        self._request_tokens[request_token] = user
+        return {"action": "login", "type": "login", "status": "success", "request_token": request_token}
+
+    def _session(self, fields: Mapping[str, str]) -> dict[str, object]:
+        api_key, request_token = fields.get("api_key", ""), fields.get("request_token", "")
+        owner = self._request_tokens.pop(request_token, "")
+        if api_key not in self.keys:
+            raise Denied(403, "Invalid `api_key`.")
+        self.keys.check_lock(api_key)
+        proof = hashlib.sha256(f"{api_key}{request_token}{DEMO_SECRET}".encode()).hexdigest()
+        if fields.get("checksum") != proof:
+            raise Denied(403, "Invalid `checksum`.", wrong=api_key)
+        if owner != api_key:
+            raise Denied(403, "Token is invalid or has expired.")
+        now_s, token = self.clock(), secrets.token_hex(16)
+        self.granted("token", api_key, token, next_ist(6, 0, now_s), only=True)
+        return {
+            "user_id": api_key,
+            "user_type": "individual",
+            "user_name": "SIMULATED",
+            "broker": "ZERODHA",
+            "api_key": api_key,
+            "access_token": token,
+            "public_token": secrets.token_hex(16),
+            "refresh_token": "",
+            "login_time": ist_text(now_s).replace("T", " "),
+        }
+
+    def login(self, request: Request) -> Entry:
+        """The api key and token of `/?api_key=…&access_token=…`. Raises Denied: 404 for another path, 403 for bad credentials."""
         url = urlsplit(request.path)
         if url.path not in {"", "/"}:
             raise Denied(404, f"There is nothing at {url.path}.")
         query = parse_qs(url.query)
-        api_key = query.get("api_key", [""])[0]
-        self.check_token(api_key, query.get("access_token", [""])[0])
-        return api_key
+        api_key, token = (query.get(name, [""])[0] for name in ("api_key", "access_token"))
+        self.keys.check(api_key, token)
+        return Entry(api_key, token)
+
+    # ------------------------------------------------------------------------------------------------------------- in
 
     def received(self, client: Client, message: str | bytes) -> None:
         """Acts on `{"a": "subscribe" | "unsubscribe", "v": [tokens]}` and `{"a": "mode", "v": [mode, [tokens]]}`."""

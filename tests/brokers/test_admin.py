@@ -312,7 +312,10 @@ def test_a_token_entered_in_the_form_is_among_the_attempts(admin_client: Client,
         assert "swordfish" not in shown
 
 
-def test_an_accounts_page_has_its_newest_ten_attempts(admin_client: Client, account: BrokerAccount) -> None:
+def test_an_accounts_page_has_its_newest_ten_logins(admin_client: Client, account: BrokerAccount) -> None:
+    Attempt.objects.create(
+        account=account, what="connect", at=timezone.now() + dt.timedelta(hours=1), detail="number 99."
+    )
     for number in range(12):
         at = timezone.now() + dt.timedelta(seconds=number)
         Attempt.objects.create(account=account, what="login", outcome="refused", detail=f"number {number}.", at=at)

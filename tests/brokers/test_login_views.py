@@ -295,7 +295,9 @@ def angel(side: BrokerSide, **credentials: str) -> BrokerAccount:
     return BrokerAccount.objects.create(broker=broker, name="main", credentials=held, endpoint=side.endpoint)
 
 
-def test_a_login_without_a_page_stores_both_tokens(transactional_db: None, admin_client: Client, side: BrokerSide) -> None:
+def test_a_login_without_a_page_stores_both_tokens(
+    transactional_db: None, admin_client: Client, side: BrokerSide
+) -> None:
     account = angel(side)
     assert admin_client.post(url(account, "log-in-by-itself"))["Location"] == page(account)
     assert "Angel One main is logged in." in said(admin_client)

@@ -93,6 +93,8 @@ def renew(
     Raises Refused.
     """
     client_id, token = tokens.needed(spec, credentials, "client_id", "access_token")
+    if tokens.jwt_claims(token).consumer not in ("", "SELF"):
+        raise Refused(ErrorKind.ENTITLEMENT, f"{spec.name} renews tokens made in Dhan Web only, not those of a login.")
     response = yield HttpRequest(
         method="GET",  # the documentation's curl and the official client; a POST is refused
         url=f"{rest_base(API, spec.feeds[0], endpoint)}/RenewToken",

@@ -53,6 +53,19 @@ class Command(BaseCommand):
         )
         parser.add_argument("--sockets", type=int, help="connections per api key (default: the broker's)")
         parser.add_argument("--instruments", type=int, help="instruments per connection (default: the broker's)")
+        parser.add_argument(
+            "--ghost-s",
+            type=float,
+            default=0.0,
+            metavar="S",
+            help="count a connection that ended without a close frame for S seconds more (default 0; real brokers do)",
+        )
+        parser.add_argument(
+            "--redirect-url",
+            metavar="URL",
+            help="address registered with the app, where the login page leads "
+            "(default: http://127.0.0.1:8765/broker/BROKER/callback)",
+        )
         parser.add_argument("--packets-per-frame", type=int, default=10, help="most packets in one frame (default 10)")
         parser.add_argument(
             "--burst", type=float, default=0.0, metavar="S", help="ticks all at once every S seconds (default: evenly)"
@@ -121,6 +134,8 @@ def _simulator(options: dict[str, Any]) -> Simulator:
             burst_s=options["burst"],
             stamp=options["stamp"],
             today=options["date"],
+            ghost_s=options["ghost_s"],
+            redirect_url=options["redirect_url"],
         )
     except ValueError as error:
         raise CommandError(str(error)) from error

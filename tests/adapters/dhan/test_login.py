@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+
 import pytest
 
 from brokers import registry
@@ -110,6 +113,16 @@ def test_an_account_with_an_entered_token_can_be_renewed_without_an_app() -> Non
     assert walked(DHAN.renew(entered, ENDPOINT, 0), answer({"token": "new"}))[1] == {"access_token": "new"}
     refusal = refused(DHAN.login_url(entered, ENDPOINT, "state"))
     assert str(refusal) == "A login at Dhan needs: API key, API secret; enter it in the admin."
+
+
+@pytest.mark.parametrize(("consumer", "renews"), [("SELF", True), ("APP", False), ("PARTNER", False)])
+def test_only_a_token_made_in_dhan_web_is_renewed_and_for_others_dhan_is_not_asked(consumer: str, renews: bool) -> None:
+    claims = base64.urlsafe_b64encode(json.dumps({"tokenConsumerType": consumer}).encode()).decode().rstrip("=")
+    steps = DHAN.renew(CREDENTIALS | {"access_token": f"head.{claims}.signature"}, ENDPOINT, 0)
+    if renews:
+        assert walked(steps, answer({"token": "new"}))[1] == {"access_token": "new"}
+    else:
+        assert "Dhan Web" in str(refused(steps))
 
 
 def test_the_sandbox_has_a_token_and_no_login() -> None:
