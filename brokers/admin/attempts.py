@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.http import HttpRequest
 
+from brokers.feed.account_tokens import INDIA
 from brokers.models import Alert, Attempt
 
 
@@ -32,11 +33,16 @@ class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]  # generic for the c
 class AttemptAdmin(ReadOnly):
     """Newest first."""
 
-    list_display = ("at", "account", "what", "outcome", "detail", "automatic")
+    list_display = ("when", "account", "what", "outcome", "automatic", "detail")
     list_filter = ("what", "outcome", "automatic", "account")
     search_fields = ("account__name", "account__broker__name", "detail")
     date_hierarchy = "at"
     fields = ("at", "account", "what", "outcome", "detail", "automatic")
+
+    @admin.display(description="When", ordering="at")
+    def when(self, attempt: Attempt) -> str:
+        """In India, to the second."""
+        return f"{attempt.at.astimezone(INDIA):%d %b %Y, %H:%M:%S}"
 
 
 @admin.register(Alert)

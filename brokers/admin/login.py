@@ -134,9 +134,8 @@ def badge(view: TokenView, now_ms: int) -> SafeString:
     if view.state is None:
         return format_html('<span title="{}">–</span>', view.sentence)
     return format_html(
-        '<span title="{}" style="display: inline-block; min-width: 9rem"><b style="background: {}; '
-        "color: #10202b; border-radius: 4px; padding: 1px 8px; "
-        'white-space: nowrap">{}</b> {}</span>',
+        '<span title="{}" style="display: inline-block; min-width: 7.5rem"><b style="background: {}; color: #10202b; '
+        'border-radius: 4px; padding: 1px 8px; white-space: nowrap">{}</b> {}</span>',
         view.sentence,
         COLOURS[view.state],
         WORDS[view.state],

@@ -153,9 +153,13 @@ def refusal(kind: ErrorKind, spec: Spec, credentials: Mapping[str, str], endpoin
 
     Only those with which one connects: another PIN makes no dead token good.
     """
+    return f"{kind.value}:{fingerprint_of('brokers.feed.refused', [endpoint, used(spec, credentials)])}"
+
+
+def used(spec: Spec, credentials: Mapping[str, str]) -> dict[str, str]:
+    """Those of an account's credentials with which its sockets are opened; the others are for logging in."""
     names = {each.name for each in spec.credentials if each.required} | set(spec.token.names if spec.token else ())
-    used = {name: credentials.get(name, "") for name in sorted(names)}
-    return f"{kind.value}:{fingerprint_of('brokers.feed.refused', [endpoint, used])}"
+    return {name: credentials.get(name, "") for name in sorted(names)}
 
 
 def clock(at_ms: int) -> str:

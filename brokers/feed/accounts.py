@@ -16,7 +16,7 @@ from django.core.exceptions import ValidationError
 
 from brokers import registry
 from brokers.contract import ErrorKind, Limits, LoginWay, Spec
-from brokers.feed.account_tokens import DEAD, NO_TOKEN, Holder, TokenView, ails, refusal, tries_of
+from brokers.feed.account_tokens import DEAD, NO_TOKEN, Holder, TokenView, ails, refusal, tries_of, used
 from brokers.feed.connection import Condition
 from brokers.feed.login_policy import Try
 from brokers.feed.plan import Offer, SocketKind
@@ -39,6 +39,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     feed: str
     priority: int
     credentials: Mapping[str, str]
+    used: Mapping[str, str]
+    """Those of the credentials with which its sockets are opened."""
     endpoint: str
     sockets: tuple[SocketKind, ...]
     segments: frozenset[Segment]
@@ -63,7 +65,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def login(self) -> tuple[str, str, Mapping[str, str]]:
         """What connections are opened with; when it changes, they are opened anew."""
-        return self.broker, self.endpoint, self.credentials
+        return self.broker, self.endpoint, self.used
 
     def offer(self) -> Offer:
         """What it can carry, for the plan."""
@@ -162,6 +164,7 @@ def _made(
         feed=row.feed,
         priority=row.broker.priority,
         credentials=credentials,
+        used=used(spec, credentials) if spec else {},
         endpoint=row.endpoint,
         sockets=tuple(
             SocketKind(

@@ -19,8 +19,8 @@ version, as the official client has it). Source: https://dhanhq.co/docs/v2/live-
 The login is that of /authentication/: POST /app/generate-consent, a page at /login/consentApp-login, then
 /app/consumeApp-consent; and GET /v2/RenewToken. A token is a JWT and ends after 24 hours. No document says more, so:
 
-- Whoever logs in on the page, the token is theirs; the redirect has no state. The page's refusals are HTTP 401, those of
-  the calls of a login HTTP 200 with the status error, a renewal's HTTP 401 with DH-901.
+- Whoever logs in on the page, the token is theirs; the redirect has no state. The page's refusals are HTTP 401, a
+  renewal's too, with DH-901; those of the other calls are HTTP 200 with the status error.
 - A login ends no token before it. A renewal ends the token that it was asked with at once, as reported, but not the
   sockets that were opened with it. Tokens of a login are renewed too, where the documents speak of Dhan Web's only.
 """
@@ -168,13 +168,12 @@ class DhanSimulator(LoginPages):
         client_id = self._consents.get(given.get("consentAppId", ""))
         if client_id is None:
             raise Denied(400, "The consent is unknown or was used; begin the login again.")
-        return Asked(client_id, given)
+        return Asked(client_id)
 
-    def brought(self, asked: Asked, user: str) -> Mapping[str, str]:
+    def brought(self, given: Mapping[str, str], user: str) -> Mapping[str, str]:
         """A tokenId; the consent is used up."""
-        del self._consents[asked.carried["consentAppId"]]
         token_id = secrets.token_hex(16)
-        self._token_ids[token_id] = asked.api_key, user
+        self._token_ids[token_id] = self._consents.pop(given["consentAppId"]), user
         return {"tokenId": token_id}
 
     def _consent(self, client_id: str, headers: Mapping[str, str]) -> HttpResponse:
@@ -193,8 +192,7 @@ class DhanSimulator(LoginPages):
         app, user = self._token_ids.pop(token_id, ("", ""))
         try:
             self._check_app(client_id, headers)
-            if not app or app != client_id:
-                raise Denied(200, "The tokenId is unknown or was used.")
+            _check_token_id(app, client_id)
         except Denied as denied:
             self.login_refused("token", denied, client_id)
             return _no(denied)
@@ -206,9 +204,8 @@ class DhanSimulator(LoginPages):
 
     def _renewed(self, client_id: str, token: str) -> HttpResponse:
         try:
-            self.keys.check(client_id, token)
+            self.keys.check(client_id, token, status=401)
         except Denied as denied:
-            denied.status = 401
             self.login_refused("renewal", denied, client_id)
             error = {"errorType": "Invalid_Authentication", "errorCode": "DH-901", "errorMessage": str(denied)}
             return as_json(401, error)
@@ -467,6 +464,11 @@ class DhanSimulator(LoginPages):
 
 
 SIMULATOR = DhanSimulator
+
+
+def _check_token_id(app: str, client_id: str) -> None:
+    if app != client_id:
+        raise Denied(200, "The tokenId is unknown or was used.")
 
 
 def _no(denied: Denied) -> HttpResponse:

@@ -91,7 +91,7 @@ class Simulator(ABC):
     `accounts` maps api keys to their access token. `seed` makes the n-th price of each instrument repeatable. `today`
     decides the expiries. `burst_s`: ticks come all at once, so often, instead of evenly. `stamp` puts a clock into each
     packet when it is made, to measure latency: see the broker's `packet`. `lock_after` and `ghost_s` are as in `Rules`;
-    `redirect_url` is the address registered with the app (None: `default_redirect`). `clock` (Unix seconds) decides when
+    `redirect_url` is the address registered with the app (None: `default_redirect`). `clock` (Unix seconds) tells when
     tokens end. Raises ValueError: a number out of range, or an address that is none.
     """
 
@@ -354,8 +354,8 @@ class Simulator(ABC):
         if held + ghosts >= allowed:
             self._count["limit_violations"] += 1
             held += ghosts
-            sentence = f"This api_key has {held} connections already; {allowed} are allowed."
-            raise Denied(429, sentence, **({"ghosts": ghosts} if ghosts else {}))
+            facts: dict[str, Any] = {"ghosts": ghosts} if ghosts else {}
+            raise Denied(429, f"This api_key has {held} connections already; {allowed} are allowed.", **facts)
 
     def admit(self, client: Client, api_key: str, token: str) -> None:
         """

@@ -171,7 +171,7 @@ class FyersSimulator(LoginPages):
             raise Denied(400, "response_type must be code")
         return Asked(client_id, {name: given[name] for name in ("state",) if name in given})
 
-    def brought(self, asked: Asked, user: str) -> Mapping[str, str]:
+    def brought(self, given: Mapping[str, str], user: str) -> Mapping[str, str]:
         """An auth_code, itself a JWT."""
         now_s = int(self.clock())
         code = jwt(sub="auth_code", app_id=user, iat=now_s, exp=now_s + 300, nonce=secrets.token_hex(8))
@@ -215,7 +215,7 @@ class FyersSimulator(LoginPages):
 
     def login(self, request: Request) -> Entry:
         """
-        On the tick-by-tick socket the app and token of the header; on the data socket a name until the first frame brings it.
+        On the tick-by-tick socket what the header says; on the data socket a name until the first frame brings it.
 
         Raises Denied: 404 for another path, 403 for a bad token.
         """
@@ -226,10 +226,10 @@ class FyersSimulator(LoginPages):
             raise Denied(404, f"There is nothing at {path}.")
         return self._authorized(request.headers.get("Authorization", ""))
 
-    def _authorized(self, header: str) -> Entry:
+    def _authorized(self, header: str, status: int = 403) -> Entry:
         """The app and token of an Authorization header, `app_id:token` or the token. Raises Denied."""
         api_key, token = _key_and_token(_hsm_key(header))
-        self.keys.check(api_key, token)
+        self.keys.check(api_key, token, status)
         return Entry(api_key, token)
 
     def greeting(self, client: Client) -> Sequence[bytes | str]:
@@ -537,9 +537,8 @@ class FyersSimulator(LoginPages):
         if path not in {"/indus/home/tbtws", "/data/symbol-token"}:
             return self.page(method, target, body)
         try:
-            self._authorized(headers.get("authorization", ""))
+            self._authorized(headers.get("authorization", ""), 401)
         except Denied as denied:
-            denied.status = 401
             self.refused(denied)
             return as_json(401, {"s": "error", "code": -15, "message": str(denied)})
         if path == "/indus/home/tbtws":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from brokers import tokens
 from brokers.simulators.rules import Rules
@@ -26,7 +27,7 @@ class Denied(Exception):
         super().__init__(reason)
         self.status = status
         self.wrong = wrong
-        self.facts = token_fact(token) | facts
+        self.facts: dict[str, Any] = token_fact(token) | facts
 
 
 def token_id(token: str) -> str:
@@ -39,7 +40,7 @@ def token_id(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()[:8]
 
 
-def token_fact(token: str) -> dict[str, object]:
+def token_fact(token: str) -> dict[str, Any]:
     """A token's name as an entry of the log has it; nothing where there is no token."""
     return {"token_id": token_id(token)} if token else {}
 
@@ -60,7 +61,7 @@ class Keys:
         self._owners: dict[str, str] = {}
         """The key of every token that there was."""
         self._ends: dict[str, float] = {}
-        """Unix seconds; tokens that do not end are not in it. Those that were made worthless stay, for their sockets."""
+        """Unix seconds, where there is one. Those of tokens that were made worthless stay: their sockets end then."""
         self._wrong: collections.Counter[str] = collections.Counter()
         """Wrong logins in a row."""
         self._locked: dict[str, int] = {}
@@ -119,17 +120,17 @@ class Keys:
         end_s = self._ends.get(token)
         return end_s is not None and self._clock() >= end_s
 
-    def check(self, api_key: str, token: str) -> None:
+    def check(self, api_key: str, token: str, status: int = 403) -> None:
         """
         A right login, if it returns: the wrong ones before it are forgotten.
 
-        Raises Denied (403): an unknown key, one that is locked, or not a good token of it.
+        Raises Denied, with `status`: an unknown key, one that is locked, or not a good token of it.
         """
         if api_key not in self._good:
-            raise Denied(403, "The api_key is unknown.", token=token)
-        self.check_lock(api_key, token)
+            raise Denied(status, "The api_key is unknown.", token=token)
+        self.check_lock(api_key, token, status)
         if not self.is_good(api_key, token):
-            raise Denied(403, "The access_token is wrong or has expired.", token=token, wrong=api_key)
+            raise Denied(status, "The access_token is wrong or has expired.", token=token, wrong=api_key)
         self.right(api_key)
 
     # ------------------------------------------------------------------------------------------------ wrong and locked
@@ -162,7 +163,7 @@ class Keys:
             self._on_locked(api_key)
 
     def unlock(self, api_key: str | None = None) -> int:
-        """Forgets the lock and the wrong logins of a key (None: of all keys); how many were locked. Raises ValueError."""
+        """Forgets lock and wrong logins of a key (None: of all); how many were locked. Raises ValueError."""
         names = self.named(api_key)
         for name in names:
             self._wrong.pop(name, None)

@@ -21,9 +21,9 @@ from brokers.contract import HttpResponse
 from brokers.simulators.engine import INDIA, Simulator
 from brokers.simulators.keys import Denied, token_fact
 
-DEMO_SECRET = "demo-secret"
+DEMO_SECRET = "demo-secret"  # noqa: S105 - everybody may know it
 DEMO_PIN = "1234"
-DEMO_TOTP_SECRET = "DEMOTOTPSECRET23"
+DEMO_TOTP_SECRET = "DEMOTOTPSECRET23"  # noqa: S105 - everybody may know it
 
 DAY_S = 86_400.0
 
@@ -42,7 +42,7 @@ class Asked(NamedTuple):
     """What a login page was opened for: whose app it is, and what its redirect brings back as it was given."""
 
     api_key: str
-    carried: Mapping[str, str]
+    carried: Mapping[str, str] = {}
 
 
 class LoginServer(Simulator):
@@ -57,8 +57,7 @@ class LoginServer(Simulator):
 
     def login_refused(self, what: str, denied: Denied, api_key: str = "") -> None:
         """A step of a login that was refused; a name that is no key is not written down: it may be anything."""
-        whose = {"api_key": api_key} if api_key in self.keys else {}
-        facts = whose | denied.facts
+        facts = ({"api_key": api_key} if api_key in self.keys else {}) | denied.facts
         self.note("login_refused", what=what, status=denied.status, reason=str(denied), **facts)
         self.keys.wrong(denied.wrong)
 
@@ -79,8 +78,8 @@ class LoginPages(LoginServer):
         """
 
     @abstractmethod
-    def brought(self, asked: Asked, user: str) -> Mapping[str, str]:
-        """What the redirect brings when a person has logged in, `asked.carried` excepted."""
+    def brought(self, given: Mapping[str, str], user: str) -> Mapping[str, str]:
+        """What the redirect of a page with these parameters brings when a person has logged in, beside `carried`."""
 
     def page(self, method: str, target: str, body: bytes) -> HttpResponse | None:
         """The page, or the answer to its form; None: that is elsewhere."""
@@ -102,7 +101,7 @@ class LoginPages(LoginServer):
             self.login_refused("page", denied, user)
             return _page(self.slug, denied.status, str(denied), self._fields(asked, given))
         self.note("login_ok", what="page", api_key=user)
-        return _redirect(self.redirect_url, {**self.brought(asked, user), **asked.carried})
+        return _redirect(self.redirect_url, {**self.brought(given, user), **asked.carried})
 
     def _fields(self, asked: Asked, given: Mapping[str, str]) -> str:
         """The page's form: what it was opened with goes along, unseen."""
@@ -115,8 +114,8 @@ class LoginPages(LoginServer):
             f"<p>The demo has the user ID <b>{user}</b> and the PIN <b>{DEMO_PIN}</b>.</p>\n"
             f'<form method="post" action="{self.page_path}">\n{hidden}'
             f'<label>User ID <input name="user_id" value="{user}" autocomplete="off" required></label>\n'
-            f'<label>PIN <input name="pin" value="{DEMO_PIN}" inputmode="numeric" autocomplete="off" required></label>\n'
-            "<button>Log in</button>\n</form>\n"
+            f'<label>PIN <input name="pin" value="{DEMO_PIN}" inputmode="numeric" autocomplete="off" required>'
+            "</label>\n<button>Log in</button>\n</form>\n"
         )
 
     def _check_person(self, asked: Asked, user: str, pin: str) -> None:

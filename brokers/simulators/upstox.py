@@ -151,7 +151,7 @@ class UpstoxSimulator(LoginPages):
             raise Denied(400, "UDAPI100036: The 'response_type' must be code.")
         return Asked(client_id, {name: given[name] for name in ("state",) if name in given})
 
-    def brought(self, asked: Asked, user: str) -> Mapping[str, str]:
+    def brought(self, given: Mapping[str, str], user: str) -> Mapping[str, str]:
         """A code."""
         code = secrets.token_urlsafe(6)
         self._login_codes[code] = user
@@ -211,7 +211,7 @@ class UpstoxSimulator(LoginPages):
         return f"ws://{host}{SOCKET}?requestId={secrets.token_hex(4)}&code={code}"
 
     def login(self, request: Request) -> Entry:
-        """The api key and token to which the code was given. Raises Denied: 401 without a token, 403 for a used code."""
+        """Whose token the code was given for. Raises Denied: 401 without a token, 403 for a used code."""
         url = urlsplit(request.path)
         if url.path == ENTRANCE:
             raise Denied(401, "The token is wrong or has expired.")

@@ -130,7 +130,7 @@ class ZerodhaSimulator(LoginPages):
             raise Denied(400, "Invalid `api_key`.")
         return Asked(api_key, dict(parse_qsl(given.get("redirect_params", ""))))
 
-    def brought(self, asked: Asked, user: str) -> Mapping[str, str]:
+    def brought(self, given: Mapping[str, str], user: str) -> Mapping[str, str]:
         """A request token."""
         request_token = secrets.token_hex(16)
         self._request_tokens[request_token] = user
@@ -162,7 +162,7 @@ class ZerodhaSimulator(LoginPages):
         }
 
     def login(self, request: Request) -> Entry:
-        """The api key and token of `/?api_key=…&access_token=…`. Raises Denied: 404 for another path, 403 for bad credentials."""
+        """Who `/?api_key=…&access_token=…` is. Raises Denied: 404 for another path, 403 for bad credentials."""
         url = urlsplit(request.path)
         if url.path not in {"", "/"}:
             raise Denied(404, f"There is nothing at {url.path}.")

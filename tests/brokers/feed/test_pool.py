@@ -50,7 +50,7 @@ async def pooling(connections: int = 3) -> AsyncIterator[Bench]:
     async with ToyBroker() as broker:
         account = Account(
             id=1, broker="toy", name="main", feed="", priority=1, endpoint=broker.url, simulated=True, trouble=None,
-            credentials={"key": "k", "token": "good"},
+            credentials={"key": "k", "token": "good"}, used={"key": "k", "token": "good"},
             sockets=(SocketKind("market", toy.feed.modes, toy.feed.limits),), segments=toy.spec.segments,
             token=NO_TOKEN, logins=frozenset(), tries=(), fingerprints=("", ""),
         )  # fmt: skip

@@ -142,11 +142,11 @@ class TestOfTheFeed:
 
     async def test_an_account_that_waits_is_told_with_what_was_planned_on_it(self, toy: Toy) -> None:
         async with reporting() as bench:
-            bench.broker.tokens.clear()
             bench.sub.subscribe(SBIN)
-            await until(lambda: bench.broker.sockets, "a socket")
+            await until(lambda: bench.broker.held == {"1": "LTP"}, "the subscription")
+            bench.broker.tokens.clear()
             bench.broker.drop()
-            await until(lambda: bench.supervisor.pools[1].refusal is not None, "the refusal")
+            await until(lambda: bench.supervisor.counters.refusals == 1, "the refusal")
             report = await bench.feed()
             [account] = report.accounts
             assert account.state in (FeedState.TOKEN_EXPIRED, FeedState.WAITING_FOR_LOGIN)
@@ -199,8 +199,9 @@ class TestOfAnInstrument:
             assert last.is_looked_up
             assert last.is_bridged
             assert last.seat is not None
-            assert (last.seat.account, last.seat.kind, last.seat.number, last.seat.token) == (1, "market", 0, "1")
+            assert (last.seat.kind, last.seat.number, last.seat.token) == ("market", 0, "1")
             assert last.account is not None
+            assert last.account.id == last.seat.account
             assert last.account.name == "main"
             [carrier] = last.carriers
             assert (carrier.wanted, carrier.told, carrier.unheard_s, carrier.refused) == (Mode.LTP, Mode.LTP, None, "")
@@ -260,7 +261,7 @@ class TestOfAnInstrument:
                 bench.sub.subscribe(SBIN, TCS)
                 await until(lambda: len(bench.supervisor.plan.seats()) == 2, "the others' seats")
             bench.sub.subscribe(key)
-            await until(lambda: bench.supervisor.plan.short(), "the plan")
+            await until(bench.supervisor.plan.short, "the plan")
             report, _ = await bench.keys(key.symbol, key.exchange, key.feed)
             assert (report.seat, report.reason) == (None, reason)
             assert sentence in report.shortage
