@@ -6,7 +6,8 @@ The data socket is at /hsm/v1-5/prod, the tick-by-tick socket at /versova, the c
 client, fyers-apiv3 3.2.0. What no document says was chosen as follows:
 
 - An access token is a JWT with a made-up signature; its `hsm_key` is the api key, a colon and the token.
-- A refused login is answered with status N and the socket stays open; whatever follows is answered with N.
+- A refused login is answered with status N and the socket stays open; whatever follows is answered with N. A data
+  socket more than there may be is closed with code 1013.
 - An acknowledgement is wanted after every 20 messages. Whoever is two of them behind gets nothing more.
 - Topic ids are dealt in the order of first use, the same on all sockets, and anew when the last socket has gone.
 - Limits count instruments, not topics; what is over is reported in a message of code 51001, or as an error of the
@@ -23,6 +24,7 @@ nothing else of it.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import csv
 import datetime as dt
@@ -55,6 +57,7 @@ DEPTH_KIND = "depth50"
 API = "/api/v3"
 DEEP = 50
 ACKNOWLEDGE_EVERY = 20
+TOO_MANY, TRY_AGAIN_LATER = 429, 1013
 
 MARKETS = {
     "NSE": ("1010", "nse_cm"),
@@ -280,11 +283,18 @@ class FyersSimulator(LoginPages):
     def _auth(self, client: Client, fields: Mapping[int, bytes]) -> None:
         try:
             self.admit(client, *_key_and_token(fields.get(1, b"").decode("ascii", "replace")))
-        except Denied:
-            self._send(client, _control(1, [(1, b"N"), (2, bytes(4))]))
+        except Denied as denied:
+            if denied.status == TOO_MANY:
+                self._hang_up(client, str(denied))
+            else:
+                self._send(client, _control(1, [(1, b"N"), (2, bytes(4))]))
             return
         client.facts |= {"login": True, "number": 0, "acknowledged": 0}
         self._send(client, _control(1, [(1, b"K"), (2, struct.pack(">I", ACKNOWLEDGE_EVERY))]))
+
+    def _hang_up(self, client: Client, reason: str) -> None:
+        task = asyncio.get_running_loop().create_task(client.socket.close(TRY_AGAIN_LATER, reason))
+        client.facts["goodbye"] = task
 
     def _subscribe(self, client: Client, topics: Iterable[str]) -> None:
         """Adds topics to those that an instrument has."""

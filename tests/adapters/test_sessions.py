@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 from brokers import registry
-from brokers.feed import calendar
+from brokers.contract import ErrorKind
+from brokers.feed import calendar, knocks
 from brokers.feed import supervisor as module
+from brokers.feed.backoff import POLICY, Waits
 from brokers.simulators import simulators
 from marketdata.ticks import FeedState, Mode, Segment
 from tests.adapters.feeding import feeding
@@ -116,6 +118,26 @@ async def test_the_limits_of_the_broker_are_never_exceeded(slug: str) -> None:
         await bench.holds(20)
         assert bench.simulator.stats()["limit_violations"] == 0
         assert bench.simulator.stats()["connections_peak"] == 2
+
+
+@SLUGS
+async def test_a_killed_connection_that_the_broker_still_counts_costs_patience_and_no_lock(
+    slug: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brokers count a socket that ended without a word for a minute; here it is three seconds, and so are our waits."""
+    monkeypatch.setattr(knocks, "DENIED_FIRST_MS", 750)
+    monkeypatch.setitem(POLICY, ErrorKind.LIMIT, Waits(0.75, 15.0))
+    async with feeding(slug, {"connections_per_account": 1}, sockets_per_key=1) as bench:
+        bench.simulator.set_limits(ghost_s=3.0)
+        bench.sub.subscribe(*bench.keys(5))
+        await bench.holds(5)
+        await bench.simulator.drop()
+        await until(lambda: bench.held() == 0, "the end of it")
+        await until(lambda: bench.held() == 5, "all again", 15.0)
+        refused = bench.simulator.entries("refused")
+        assert len(refused) <= 4
+        assert bench.simulator.stats()["locked"] == []
+        assert bench.state is not FeedState.WAITING_FOR_LOGIN
 
 
 @SLUGS

@@ -118,6 +118,7 @@ async def test_another_number_of_lanes_is_named_with_what_to_set(redis: Valkey, 
 async def bridging(ledger: RedisLedger | LocalLedger) -> AsyncIterator[Bridge]:
     bridge = Bridge(InMemoryChannelLayer(), ledger, f"tcp://127.0.0.1:{free_port()}", throttle_ms=50)
     task = asyncio.ensure_future(bridge.run())
+    await asyncio.sleep(0)  # it has begun: what was not opened is not closed
     try:
         yield bridge
     finally:
@@ -159,8 +160,11 @@ async def test_a_sign_of_life_of_another_version_is_none(redis: Valkey) -> None:
 
 
 async def test_within_one_process_the_bridge_needs_no_sign_of_life() -> None:
-    async with bridging(LocalLedger()) as bridge:
-        assert bridge.report().topics == 0
+    ledger = LocalLedger()
+    async with bridging(ledger) as bridge:
+        await ledger.replace("h1", "c1", [QUOTE])
+        while bridge.report().topics != 1:
+            await asyncio.sleep(0.01)
 
 
 # -------------------------------------------------------------------------------------------------------------- server

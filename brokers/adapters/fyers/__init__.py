@@ -42,6 +42,7 @@ from marketdata.ticks import Mode, Segment
 
 REST = "https://api-t1.fyers.in"
 API = f"{REST}/api/v3"
+TRY_AGAIN_LATER = 1013
 FILES = "https://public.fyers.in/sym_details"
 LOGIN_NEEDS = ("app_id", "app_secret", "redirect_uri")
 
@@ -143,6 +144,10 @@ class Fyers(Adapter):
     def session(self, feed: Feed) -> Session:
         """A fresh conversation."""
         return depth50.DepthSession() if feed.kind == DEPTH_FEED.kind else market.MarketSession()
+
+    def closed(self, code: int, reason: str) -> ErrorKind:
+        """1013 (try again later) is what servers of WebSockets say that are full; what Fyers says is in no document."""
+        return ErrorKind.LIMIT if code == TRY_AGAIN_LATER else ErrorKind.NETWORK
 
     def login_url(self, credentials: Mapping[str, str], endpoint: str, state: str) -> PageSteps:
         """Fyers' login page; it redirects to the app's address with an auth_code."""

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import websockets
+from websockets.exceptions import ConnectionClosed
 
 from brokers.adapters.fyers import ADAPTER, DATA_FEED, DEPTH_FEED
 from brokers.contract import BadRow, Feed, InstrumentRow, Update
@@ -150,7 +151,10 @@ async def test_a_wrong_key_is_refused_and_whatever_follows_too(key: str) -> None
 async def test_a_fourth_socket_of_a_key_is_refused_and_an_expired_token_bars_the_door() -> None:
     async with quiet() as sim:
         async with hsm(sim), hsm(sim), hsm(sim), hsm(sim, login=False) as fourth:
-            assert (await fourth.login())[7:8] == b"N"
+            with pytest.raises(ConnectionClosed) as closed:
+                await fourth.login()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1013
             assert sim.stats()["limit_violations"] == 1
             assert await sim.expire("demo") == 3
         async with hsm(sim, login=False) as one:
