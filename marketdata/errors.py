@@ -52,11 +52,19 @@ NO_KEY = ClientError(
     4013, "no_key", "Send an API key with the request, as Authorization: Bearer KEY or as X-API-Key: KEY."
 )
 NOT_STAFF = ClientError(4014, "not_staff", "Only staff may ask without an API key; send a key.")
+# The next four, and 4045, are raised by the brokers' side, which knows them by their numbers (`brokers.views.tokens`).
+WRONG_PASSWORD = ClientError(4015, "wrong_password", "The name or the password is wrong.")
+NOT_PRIVATE = ClientError(
+    4016, "not_private", "A password is taken from this machine itself or over TLS only; use https."
+)
+NO_CSRF = ClientError(4017, "no_csrf", "A browser's session needs its CSRF token, as the header X-CSRFToken.")
+NOT_YOURS = ClientError(4018, "not_yours", "This takes the account's owner, or somebody who may change accounts.")
 UNKNOWN_SYMBOL = ClientError(4040, "unknown_symbol", "No configured broker has this symbol on this exchange.")
 UNKNOWN_EXCHANGE = ClientError(4041, "unknown_exchange", "There is no such exchange.")
 EXCHANGE_NOT_SERVED = ClientError(4042, "exchange_not_served", "No configured broker serves this exchange.")
 DEPTH_NOT_SERVED = ClientError(4043, "depth_not_served", "No configured broker serves this depth for the symbol.")
 UNKNOWN_UNDERLYING = ClientError(4044, "unknown_underlying", "There are no such options.")
+UNKNOWN_ACCOUNT = ClientError(4045, "unknown_account", "There is no such account.")
 TOO_MANY_SYMBOLS = ClientError(
     4220, "too_many_symbols", "The API key's limit of symbols is reached; unsubscribe some or raise the limit."
 )

@@ -148,7 +148,7 @@ async def merged(ask: Asker, client: Client) -> None:
     ask.stack.simulator.call("set_symbol_rate", symbol="SBIN", rate=200)
     answer = await ask.names("are merged into the next one", code=0)
     assert "with THROTTLE_MS=50 at most 20 go out" in answer.verdict
-    ask.stack.simulator.call("set_symbol_rate", symbol="SBIN")
+    ask.stack.simulator.call("set_symbol_rate", symbol="SBIN", rate="")
 
 
 async def account_switched_off(ask: Asker, client: Client) -> None:
@@ -267,13 +267,13 @@ async def subscribed(stack: Stack) -> AsyncIterator[Client]:
 
 
 async def test_each_fault_is_named_by_the_hop_that_has_it(stack: Stack) -> None:
-    stack.start(rate=300, symbols=60)
+    stack.start(rate=30, symbols=60)
     ask = Asker(stack)
     await ask.shell(OPEN_ALL_DAY)
     await ask.names("No client is subscribed to it in mode QUOTE. Subscribe it in your client, or try manage.py watch")
     async with subscribed(stack) as client:
         answer = await ask.flows()
-        assert "✗" not in answer.text
+        assert {"✗", "!"}.isdisjoint(answer.text)
         for inject in FAULTS:
             began_s = time.monotonic()
             await inject(ask, client)
@@ -281,7 +281,7 @@ async def test_each_fault_is_named_by_the_hop_that_has_it(stack: Stack) -> None:
 
 
 async def test_the_status_of_the_running_feed_is_shown_and_told_to_programs(stack: Stack) -> None:
-    stack.start(rate=300, symbols=60)
+    stack.start(rate=30, symbols=60)
     ask = Asker(stack)
     async with subscribed(stack):
         await ask.flows()
@@ -307,7 +307,7 @@ def alone(tmp_path: Path, template: Template) -> Iterator[Stack]:
 
 async def test_without_redis_the_hops_of_one_process_are_told(alone: Stack) -> None:
     stack = alone
-    stack.start(rate=300, symbols=60)
+    stack.start(rate=30, symbols=60)
     ask = Asker(stack)
     await ask.names("No client is subscribed to it in mode QUOTE.")
     async with subscribed(stack):

@@ -9,6 +9,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
@@ -63,7 +64,7 @@ class Command(BaseCommand):
 def _fill(slug: str, port: int, symbols: int) -> None:
     adapter = registry.load(slug)
     broker, _ = Broker.objects.get_or_create(slug=slug, defaults={"name": adapter.spec.name})
-    simulator = simulators()[slug](symbols=symbols)
+    simulator = simulators()[slug](symbols=symbols, redirect_url=callback_url(slug))
     replace_instruments(broker, rows_of(adapter, simulator), simulated=True)
     BrokerAccount.objects.update_or_create(
         broker=broker,
@@ -74,6 +75,12 @@ def _fill(slug: str, port: int, symbols: int) -> None:
             "enabled": True,
         },
     )
+
+
+def callback_url(slug: str) -> str:
+    """Where a simulated broker's login page sends the browser back to: this project's own page."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.WEBSOCKET_HOST, settings.WEBSOCKET_HOST)  # noqa: S104
+    return f"http{'s' if settings.TLS_CERT else ''}://{host}:{settings.WEBSOCKET_PORT}/broker/{slug}/callback"
 
 
 def _write(path: Path, key: str) -> None:

@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from brokers.simulators import simulators
+from streamproject.management.commands.setup_demo import callback_url
 from streamproject.processes import Child, Family
 
 READY_S = 60.0
@@ -109,7 +110,7 @@ class Plan:
             name = "simulator" if len(self.simulators) == 1 else f"simulator {slug}"
             rate, symbols = f"{self.options['rate'] / len(self.simulators):g}", str(self.options["symbols"])
             pace = ("--rate", rate, "--symbols", symbols, "--port", str(port))
-            children.append(self.manage(name, "simulate", slug, *pace))
+            children.append(self.manage(name, "simulate", slug, *pace, "--redirect-url", callback_url(slug)))
         children.append(self.manage("adapters", "run_adapters"))
         if self.redis_url:
             children.append(self.manage("bridge", "run_bridge"))

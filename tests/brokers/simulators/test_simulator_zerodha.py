@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import websockets
 
+from brokers.simulators.keys import token_id
 from brokers.simulators.zerodha import ZerodhaSimulator
 from tests.brokers.simulators.kite import DEMO, Kite, eventually, i32, split, u16, u32
 
@@ -562,7 +563,7 @@ async def test_the_log_tells_the_whole_conversation_in_order(connect: Connect) -
         await eventually(lambda: sim.entries("disconnect"))
         log = [{key: value for key, value in entry.items() if key != "ts_ms"} for entry in sim.log]
         assert log == [
-            {"event": "connect", "connection": 1, "api_key": "demo"},
+            {"event": "connect", "connection": 1, "api_key": "demo", "token_id": token_id("demo-token")},
             {"event": "subscribe", "connection": 1, "tokens": [SBIN, NIFTY]},
             {"event": "mode", "connection": 1, "mode": "full", "tokens": [SBIN]},
             {"event": "mode", "connection": 1, "mode": "ltp", "tokens": [], "not_subscribed": [408065]},
