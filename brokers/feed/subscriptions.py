@@ -7,8 +7,8 @@ that costs the broker nothing, and a new connection needs no more than `restart`
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -42,13 +42,17 @@ class Subscriptions:
         self._wanted: dict[Token, Mode] = {}
         """The mode each instrument should tick in, in the order of demand."""
         self._sent: dict[Token, Mode] = {}
-        """The mode the broker was told on this connection."""
+        """The mode the broker was told on this connection, in the order in which it was first told of each."""
+        self._count = Counter[Mode]()
+        """How many of those are in each mode."""
         self._to_drop: dict[Mode, dict[Token, None]] = {}
         """To be unsubscribed, by the mode the broker was told."""
         self._to_send: dict[Mode, dict[Token, None]] = {}
         """To be subscribed (also anew), by the mode wanted."""
         self._unheard: dict[Token, float] = {}
         """Told to the broker and nothing heard yet: the time (s) of the telling."""
+        self._unpriced: dict[Token, float] = {}
+        """The same for those of which no price came, whatever else did."""
 
     def __len__(self) -> int:
         return len(self._wanted)
@@ -67,6 +71,23 @@ class Subscriptions:
     def unheard(self) -> dict[Token, float]:
         """What the broker was told and has not answered with a word or a price: when (s) it was told. Read only."""
         return self._unheard
+
+    @property
+    def unpriced(self) -> dict[Token, float]:
+        """What the broker was told and sent no price of, though it may have confirmed it. Read only."""
+        return self._unpriced
+
+    def order(self) -> list[Token]:
+        """What the broker was told and not told off, in the order in which it was first told."""
+        return list(self._sent)
+
+    def difference(self, planned: Mapping[Token, Mode]) -> int:
+        """
+        How many instruments the broker must still be told of, so that it knows what is planned here: those it does not
+        know of, knows in another mode, or should know no more.
+        """
+        unsaid = sum(self._sent.get(token) != mode for token, mode in planned.items())
+        return unsaid + sum(token not in planned for token in self._sent)
 
     def mode(self, token: Token) -> Mode | None:
         """The mode in which an instrument is wanted here; None: it is not."""
@@ -103,45 +124,88 @@ class Subscriptions:
 
     def restart(self) -> None:
         """The connection is a new one: the broker was told nothing."""
-        self._sent.clear()
-        self._to_drop.clear()
-        self._unheard.clear()
-        self._to_send.clear()
+        for known in (self._sent, self._count, self._to_drop, self._unheard, self._unpriced, self._to_send):
+            known.clear()
         for token, mode in self._wanted.items():
             self._to_send.setdefault(mode, {})[token] = None
 
     def next(self, limits: Limits, *, now_s: float) -> Command | None:
         """
-        What to say next, counted as said; None: the broker knows all.
+        What to say next, counted as said; None: the broker knows all, or as much as the limits allow.
 
-        Unsubscribing comes first, so that the broker never counts more instruments than the connection may hold.
+        Unsubscribing comes first, and what is told to tick in a mode fits in at that moment: so the broker never counts
+        more instruments than the connection may hold, in any mode. Where two would each have to change before the
+        other can, one of them is told off for that.
         """
         size = max(limits.instruments_per_frame, 1)
         for mode, tokens in self._to_drop.items():
             if tokens:
                 return self._say_off(_take(tokens, size), mode)
         for mode, tokens in self._to_send.items():
-            if tokens:
-                return self._say_on(_take(tokens, size), mode, now_s)
+            said = self._say_on(tokens, mode, size, limits, now_s) if tokens else ()
+            if said:
+                return Command(True, said, mode)
+        for tokens in self._to_send.values():
+            for token in tokens:
+                if token in self._sent:
+                    return self._say_off((token,), self._sent[token])
         return None
 
     def heard(self, tokens: Iterable[Token]) -> None:
-        """The broker confirmed these, refused them, or sent a price."""
+        """The broker confirmed these, or refused them."""
         for token in tokens:
             self._unheard.pop(token, None)
+
+    def priced(self, tokens: Iterable[Token]) -> None:
+        """The broker sent prices of these."""
+        for token in tokens:
+            self._unheard.pop(token, None)
+            self._unpriced.pop(token, None)
 
     def _say_off(self, tokens: tuple[Token, ...], mode: Mode) -> Command:
         for token in tokens:
             del self._sent[token]
             self._unheard.pop(token, None)
+            self._unpriced.pop(token, None)
+        self._recount(mode, -len(tokens))
         return Command(False, tokens, mode)
 
-    def _say_on(self, tokens: tuple[Token, ...], mode: Mode, now_s: float) -> Command:
+    def _say_on(
+        self, tokens: dict[Token, None], mode: Mode, size: int, limits: Limits, now_s: float
+    ) -> tuple[Token, ...]:
+        """As many of these as go into a frame and fit."""
+        said = list[Token]()
         for token in tokens:
-            if token not in self._sent:
-                self._unheard[token] = now_s
+            if len(said) == size:
+                break
+            before = self._sent.get(token)
+            if not self._fits(before, mode, limits):
+                continue
+            if before is None:
+                self._unheard[token] = self._unpriced[token] = now_s
+            else:
+                self._recount(before, -1)
             self._sent[token] = mode
-        return Command(True, tokens, mode)
+            self._recount(mode, 1)
+            said.append(token)
+        for token in said:
+            del tokens[token]
+        return tuple(said)
+
+    def _fits(self, before: Mode | None, mode: Mode, limits: Limits) -> bool:
+        """Whether the broker's limits allow one more in this mode, that was in another (None: in none) until now."""
+        count = len(self._sent) + (before is None)
+        if not limits.by_mode and not limits.at_most:
+            return before is not None or count <= limits.instruments_per_connection
+        if self._count[mode] + 1 > limits.at_most.get(mode, count):
+            return False
+        kept = [each for each, held in self._count.items() if held > (each == before)]
+        return count <= min(limits.room(each) for each in (mode, *kept))
+
+    def _recount(self, mode: Mode, change: int) -> None:
+        self._count[mode] += change
+        if not self._count[mode]:
+            del self._count[mode]
 
 
 def _take(tokens: dict[Token, None], count: int) -> tuple[Token, ...]:

@@ -22,7 +22,8 @@ The login is that of /authentication/: POST /app/generate-consent, a page at /lo
 - Whoever logs in on the page, the token is theirs; the redirect has no state. The page's refusals are HTTP 401, a
   renewal's too, with DH-901; those of the other calls are HTTP 200 with the status error.
 - A login ends no token before it. A renewal ends the token that it was asked with at once, as reported, but not the
-  sockets that were opened with it. Tokens of a login are renewed too, where the documents speak of Dhan Web's only.
+  sockets that were opened with it. Only tokens made in Dhan Web are renewed, as documented; one of a login, which says
+  so in `tokenConsumerType`, is refused with DH-902.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from urllib.parse import parse_qs, urlsplit
 from websockets.http11 import Request
 from websockets.protocol import State
 
+from brokers import tokens
 from brokers.contract import HttpResponse
 from brokers.simulators.engine import Client, Entry
 from brokers.simulators.keys import Denied
@@ -196,7 +198,7 @@ class DhanSimulator(LoginPages):
         except Denied as denied:
             self.login_refused("token", denied, client_id)
             return _no(denied)
-        token, end_s = self._made("token", user)
+        token, end_s = self._made("token", user, "APP")
         person = {"dhanClientId": user, "dhanClientName": "SIMULATED", "dhanClientUcc": "SIMULATED"}
         return as_json(
             200, person | {"givenPowerOfAttorney": False, "accessToken": token, "expiryTime": ist_text(end_s)}
@@ -207,10 +209,13 @@ class DhanSimulator(LoginPages):
             self.keys.check(client_id, token, status=401)
         except Denied as denied:
             self.login_refused("renewal", denied, client_id)
-            error = {"errorType": "Invalid_Authentication", "errorCode": "DH-901", "errorMessage": str(denied)}
-            return as_json(401, error)
+            return _trading_error("Invalid_Authentication", "DH-901", str(denied))
+        if tokens.jwt_claims(token).consumer not in {"", "SELF"}:
+            denied = Denied(401, "Only tokens made in Dhan Web can be renewed.", token=token)
+            self.login_refused("renewal", denied, client_id)
+            return _trading_error("Invalid_Access", "DH-902", str(denied))
         self.keys.retire(client_id, token)
-        renewed, end_s = self._made("renewal", client_id)
+        renewed, end_s = self._made("renewal", client_id, "SELF")
         times = {"createTime": ist_text(end_s - DAY_S), "expiryTime": ist_text(end_s)}
         return as_json(200, times | {"token": renewed})
 
@@ -221,11 +226,11 @@ class DhanSimulator(LoginPages):
         if (headers.get("app_id"), headers.get("app_secret")) != (f"app-{client_id}", DEMO_SECRET):
             raise Denied(200, "Invalid app_id or app_secret", wrong=client_id)
 
-    def _made(self, what: str, client_id: str) -> tuple[str, float]:
+    def _made(self, what: str, client_id: str, consumer: str) -> tuple[str, float]:
         """A new token of a client, and its end in Unix seconds."""
         end_s = self.clock() + DAY_S
-        consumer = {"iss": "simulator", "tokenConsumerType": "APP", "dhanClientId": client_id}
-        token = jwt(**consumer, exp=int(end_s), jti=secrets.token_hex(8))
+        whose = {"iss": "simulator", "tokenConsumerType": consumer, "dhanClientId": client_id}
+        token = jwt(**whose, exp=int(end_s), jti=secrets.token_hex(8))
         self.granted(what, client_id, token, end_s)
         return token, end_s
 
@@ -464,6 +469,11 @@ class DhanSimulator(LoginPages):
 
 
 SIMULATOR = DhanSimulator
+
+
+def _trading_error(kind: str, code: str, words: str) -> HttpResponse:
+    """A refused renewal, which is a call of the trading API."""
+    return as_json(401, {"errorType": kind, "errorCode": code, "errorMessage": words})
 
 
 def _check_token_id(app: str, client_id: str) -> None:

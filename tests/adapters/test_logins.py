@@ -61,9 +61,12 @@ STEPS = {
     LoginWay.SCRIPTED: ("login",),
     LoginWay.RENEWAL: ("renew",),
 }
-THERE = [Step(each.spec.slug, name) for each in adapters() for way in each.spec.logins for name in STEPS[way]]
+THERE = [Step(each.spec.slug, name) for each in adapters() for way in sorted(each.spec.logins) for name in STEPS[way]]
 NOT_THERE = [
-    Step(each.spec.slug, name) for each in adapters() for way in set(LoginWay) - each.spec.logins for name in STEPS[way]
+    Step(each.spec.slug, name)
+    for each in adapters()
+    for way in sorted(set(LoginWay) - each.spec.logins)
+    for name in STEPS[way]
 ]
 ASKING = [step for step in THERE if step.name != "login_url" or step.slug == "dhan"]
 """Those that make a call."""

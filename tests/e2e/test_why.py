@@ -22,6 +22,7 @@ from tests.conftest import PROJECT
 from tests.e2e.client import Client
 from tests.e2e.stack import Stack, Template, listens, wait_until
 
+NAMES = ("NSE:SBIN", "NSE:RELIANCE", "NSE:TCS")
 PATIENCE_S = 30.0
 ANSWER_S = 8.0
 """A process starts, each hop has 3 s, and all are asked at the same time."""
@@ -160,17 +161,20 @@ async def account_switched_off(ask: Asker, client: Client) -> None:
 
 async def no_room(ask: Asker, client: Client) -> None:
     await ask.shell(room_is(1))
-    await ask.names("All connections are full", "NSE:RELIANCE")
-    await ask.flows("NSE:SBIN")
+    await wait_until(lambda: len(ask.stack.simulator.call("subscribed")) == 1, "the others' end")
+    [kept] = ask.stack.simulator.call("subscribed")
+    homeless = next(name for name in NAMES if name != kept)
+    await ask.names("All connections are full", homeless)
+    await ask.flows(kept)
     await ask.shell(room_is(None))
-    await ask.flows("NSE:RELIANCE")
+    await ask.flows(homeless)
 
 
 async def broker_silent_for_the_symbol(ask: Asker, client: Client) -> None:
     ask.stack.simulator.call("set_limits", ignore_beyond=0)
     await client.subscribe("NSE:ITC", mode="QUOTE")
-    answer = await ask.names("zerodha has sent nothing for it since it was subscribed", "NSE:ITC")
-    await ask.names("others on market 0 tick.", "NSE:ITC")
+    answer = await ask.names("others on market 0 tick.", "NSE:ITC")
+    assert answer.verdict.startswith("zerodha has sent nothing for it since it was subscribed")
     assert "sync_instruments zerodha" in answer.verdict
     ask.stack.simulator.call("set_limits", ignore_beyond=-1)
     await client.unsubscribe("NSE:ITC")
@@ -262,10 +266,11 @@ FAULTS: tuple[Injected, ...] = (
 @asynccontextmanager
 async def subscribed(stack: Stack) -> AsyncIterator[Client]:
     async with Client(stack.url, stack.key) as client:
-        await client.subscribe("NSE:SBIN", "NSE:RELIANCE", "NSE:TCS", mode="QUOTE")
+        await client.subscribe(*NAMES, mode="QUOTE")
         yield client
 
 
+@pytest.mark.timeout(300)
 async def test_each_fault_is_named_by_the_hop_that_has_it(stack: Stack) -> None:
     stack.start(rate=30, symbols=60)
     ask = Asker(stack)
@@ -275,9 +280,8 @@ async def test_each_fault_is_named_by_the_hop_that_has_it(stack: Stack) -> None:
         answer = await ask.flows()
         assert {"✗", "!"}.isdisjoint(answer.text)
         for inject in FAULTS:
-            began_s = time.monotonic()
+            print(inject.__name__)
             await inject(ask, client)
-            print(f"{inject.__name__}: {time.monotonic() - began_s:.1f} s")
 
 
 async def test_the_status_of_the_running_feed_is_shown_and_told_to_programs(stack: Stack) -> None:

@@ -156,7 +156,9 @@ def test_reconnects_and_connections_of_seconds_change_nothing() -> None:
     assert kinds(day.pass_s(11, UP)) == [(Cleared, Kind.FEED_DOWN)]
 
 
-@pytest.mark.parametrize("state", set(FeedState) - {FeedState.CONNECTED, FeedState.MARKET_CLOSED, FeedState.DISABLED})
+@pytest.mark.parametrize(
+    "state", sorted(set(FeedState) - {FeedState.CONNECTED, FeedState.MARKET_CLOSED, FeedState.DISABLED})
+)
 def test_every_state_but_three_is_down(state: FeedState) -> None:
     assert kinds(open_day().pass_s(61, health(state, None))) == [(Raised, Kind.FEED_DOWN)]
 

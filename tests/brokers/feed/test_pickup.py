@@ -20,11 +20,9 @@ from brokers.instruments.store import replace_instruments
 from brokers.models import Broker
 from marketdata.ticks import FeedState, Key, Mode, Segment
 from tests.brokers.feed.bench import Toy, ToyBroker, nse, until
-from tests.brokers.feed.test_supervisor import Bench, add_account, in_database, quick, supervising, toys
+from tests.brokers.feed.supervising import Bench, add_account, in_database, supervising
 
-__all__ = ["quick", "toys"]
-
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
 
 SBIN, TCS = Key("SBIN", "NSE", Mode.LTP), Key("TCS", "NSE", Mode.LTP)
 TWO = {"SBIN": 1, "TCS": 2}

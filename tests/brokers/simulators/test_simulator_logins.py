@@ -243,7 +243,7 @@ async def test_what_a_redirect_brings_is_good_once_and_not_when_it_is_made_up(sl
     async with quiet(slug) as sim:
         callback = callback_of(await posted(await opened(sim, demo(sim))))
         await exchanged(sim, demo(sim), callback)
-        for bad in (callback, {name: "made-up" for name in callback} | {"s": "ok", "status": "success"}):
+        for bad in (callback, dict.fromkeys(callback, "made-up") | {"s": "ok", "status": "success"}):
             with pytest.raises(Refused) as refusal:
                 await exchanged(sim, demo(sim), bad)
             assert refusal.value.kind.value == "auth"
@@ -430,7 +430,9 @@ async def test_what_is_no_login_at_angel_is_an_invalid_input() -> None:
 
 async def test_a_renewal_ends_the_token_and_leaves_the_sockets() -> None:
     async with quiet("dhan", clock=Clock(NINE)) as sim:
-        credentials = await logged_in(sim)
+        web = jwt(tokenConsumerType="SELF", exp=int(NINE.timestamp()) + 86400)
+        sim.set_token(web)
+        credentials = sim.credentials(DEMO_KEY, web)
         sim.clock.set(NINE + dt.timedelta(hours=20))
         async with connected(sim, credentials):
             gained = await walk(registry.load("dhan").renew(credentials, sim.url, 0))
@@ -443,6 +445,22 @@ async def test_a_renewal_ends_the_token_and_leaves_the_sockets() -> None:
                 await walk(registry.load("dhan").renew(credentials, sim.url, 0))
         assert [entry["what"] for entry in sim.entries("login_ok")][-1] == "renewal"
         assert sim.entries("login_refused")[-1]["token_id"] == token_id(credentials["access_token"])
+
+
+async def test_only_tokens_of_dhan_web_are_renewed_and_a_renewed_one_is_renewed_again() -> None:
+    async with quiet("dhan") as sim, browser() as http:
+        url, credentials = f"{sim.http_url}/v2/RenewToken", await logged_in(sim)
+        headers = {"access-token": credentials["access_token"], "dhanClientId": "demo"}
+        answer = await http.get(url, headers=headers)
+        assert (answer.status_code, answer.json()["errorCode"]) == (401, "DH-902")
+        assert sim.stats()["wrong_logins"] == 0
+        assert await comes_in(sim, credentials)
+        token = DEMO_TOKEN
+        for _ in range(2):
+            renewed = await http.get(url, headers=headers | {"access-token": token})
+            assert set(renewed.json()) == {"createTime", "expiryTime", "token"}
+            token = renewed.json()["token"]
+        assert await comes_in(sim, sim.credentials("demo", token))
 
 
 async def test_at_dhan_another_client_can_log_in_and_the_answer_says_who_it_was() -> None:
