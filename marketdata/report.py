@@ -31,7 +31,9 @@ class ConnectionReport(msgspec.Struct, frozen=True, kw_only=True):
     `placed` are the instruments planned on it, at most `limit`; `told` those that the broker was told, of which
     `unheard` brought neither a word nor a price yet and `refused` a no. `heard_ms` is its latest frame, or when the
     socket was opened; None: neither was. `reconnects` counts by cause, as long as the connection is kept.
-    After `silence_s` without a frame the socket counts as dead, or may.
+    After `silence_s` without a frame the socket counts as dead, or may. `unsaid` instruments are those of which the
+    broker must still be told so that it knows what is planned. `apparent_limit` is how many instruments the broker
+    seems to serve on the socket at most, though it was told more and says nothing; None: there is no sign of a limit.
     """
 
     kind: str
@@ -49,6 +51,8 @@ class ConnectionReport(msgspec.Struct, frozen=True, kw_only=True):
     reconnects: Mapping[str, int] = msgspec.field(default_factory=dict)
     decode_errors: int = 0
     silence_s: float = 30.0
+    unsaid: int = 0
+    apparent_limit: int | None = None
 
     @property
     def confirmed(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.http import HttpResponse
 from django.urls import include, path
 
 from brokers import urls as brokers
@@ -14,6 +15,7 @@ admin.site.index_title = "Brokers, accounts and API keys"
 
 urlpatterns = [
     path("admin/", admin.site.urls),
+    path("favicon.ico", lambda request: HttpResponse(status=204)),  # which every browser asks for
     path("healthz", healthz),
     path("readyz", readyz),
     path("broker/", include(brokers.pages)),

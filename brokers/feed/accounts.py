@@ -53,6 +53,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     """Logins and renewals without a redirect, newest first; only looked up where the token is dead or near its end."""
     fingerprints: tuple[str, str]
     """Of its token, and of what it logs in with."""
+    edited_ms: int = 0
+    """When somebody last saved it (Unix ms)."""
 
     def __repr__(self) -> str:
         return f"<Account {self.broker} {self.name}>"
@@ -182,6 +184,7 @@ def _made(
         token=token,
         logins=spec.logins if spec else frozenset(),
         tries=tries,
+        edited_ms=int(row.updated_at.timestamp() * 1000),
         fingerprints=(row.token_fingerprint, login_fingerprint(row) if token.is_dead and credentials else ""),
     )
 

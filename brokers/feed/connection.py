@@ -37,7 +37,8 @@ from brokers.contract import (
 )
 from brokers.feed.backoff import Backoff
 from brokers.feed.counters import Counters
-from brokers.feed.knocks import Knocks
+from brokers.feed.evictions import Ending
+from brokers.feed.knocks import Knocks, Turn, Turns, Who
 from brokers.feed.subscriptions import Pacer, Subscriptions
 from brokers.feed.transports import OPENERS, Closed, Socket, Unspeakable, UpgradeRefused
 from marketdata.ticks import FeedState, Mode, Segment, Token
@@ -58,6 +59,9 @@ BURST = 30
 """A connection of its own may make so many attempts a minute."""
 TEXTS = 20
 """So many different complaints of a broker are logged for each connection; the rest is only counted."""
+
+OWN_TROUBLE = frozenset({1001, 1002, 1003, 1006, 1007, 1009, 1010, 1011, 1012, 1013, 1014, 1015})
+"""Close codes that blame the server, the line or our frames (RFC 6455, and IANA's registry of close codes)."""
 
 REFUSED_STATES = {ErrorKind.AUTH: FeedState.TOKEN_EXPIRED, ErrorKind.ENTITLEMENT: FeedState.NOT_ENTITLED}
 """What an account is that must not try again, by the kind of the refusal."""
@@ -91,11 +95,12 @@ class Route(NamedTuple):
 
 
 class _Ended(Exception):
-    """Why a connection is over."""
+    """Why a connection is over; `is_said` as in `Ending`."""
 
-    def __init__(self, kind: ErrorKind, reason: str) -> None:
+    def __init__(self, kind: ErrorKind, reason: str, *, is_said: bool = False) -> None:
         super().__init__(reason)
         self.kind = kind
+        self.is_said = is_said
 
 
 class Connection:
@@ -103,15 +108,16 @@ class Connection:
     Keeps one socket open for as long as `run` is not cancelled.
 
     `deliver` takes each frame's updates with the Unix ms at which it was read; `on_change` is called when `condition`
-    or `refused` changed; `on_lost`, with what it carried, when a socket that stood is gone. `knocks` is shared by those
-    that count together at the broker, and `on_knock` is told of each attempt: when it was made (Unix ms by `clock`),
-    and what came of it so far ("begun", "ok", "refused", "failed") with a reason. `on_markets` is told what the broker
+    or `refused` changed; `on_lost`, with what it carried, when a socket that stood is gone; `on_dropped` when the
+    broker was told that something shall not tick here any more. `turn` is its place among the account's connections,
+    and `on_knock` is told of each attempt: when it was made (Unix ms by `clock`), and what came of it so far ("begun",
+    "ok", "refused", "failed") with a reason. `on_markets` is told what the broker
     says that segments are doing. `tells` is asked about feeds that do not beat: whether it says anything that in these
     segments no price came for so many seconds; True if there was one since the socket stands. `run` returns by itself
     only when the broker refused the credentials: then `refusal` is set, or `forbid` was called.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 - an attribute a line
         self,
         name: str,
         route: Route,
@@ -123,7 +129,8 @@ class Connection:
         counters: Counters,
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.time,
-        knocks: Knocks | None = None,
+        turn: Turn | None = None,
+        on_dropped: Callable[[], None] = lambda: None,
         on_knock: Callable[[int, str, str], None] = lambda at_ms, outcome, reason: None,
         on_markets: Callable[[Mapping[Segment, MarketKind]], None] = lambda markets: None,
         tells: Callable[[Collection[Segment], float, bool], bool] = lambda segments, silent_for_s, ticked: True,
@@ -144,6 +151,8 @@ class Connection:
         self.decode_errors = 0
         self.is_up = False
         """Whether the socket stands."""
+        self.has_stood = False
+        """Whether any socket of this connection ever did."""
         self.changed_s = time.monotonic()
         """Since when `is_up` is what it is."""
         self._route = route
@@ -153,7 +162,10 @@ class Connection:
         self._counters = counters
         self._backoff = Backoff(chance)
         self._clock = clock
-        self._knocks = knocks or Knocks(BURST)
+        self._turn = turn or Turn(Turns(("",), {"": Knocks(BURST)}.__getitem__, chance=chance), Who("", 0))
+        self._turned = asyncio.Event()
+        """It may be its turn."""
+        self._on_dropped = on_dropped
         self._on_knock = on_knock
         self._knocked_ms = 0
         self._pacer = Pacer()
@@ -197,6 +209,15 @@ class Connection:
         if not self.is_up:
             self.condition = condition
 
+    def follow(self) -> None:
+        """Another connection of the account stands: this one need not wait any longer. Not for one that stands."""
+        self.look()
+        self._nudge.set()
+
+    def look(self) -> None:
+        """What it waits for before it tries may be over."""
+        self._turned.set()
+
     def woke(self) -> None:
         """The machine slept, or this process stood still: looks after itself at once."""
         self._nudge.set()
@@ -209,7 +230,7 @@ class Connection:
             await self._knock()
             ended = await self._live()
             lived_s = self._fall()
-            self._count_end(ended, lived_s)
+            is_evicted = self._count_end(ended, lived_s)
             if self._forbidden is not None:
                 self._become(*self._forbidden)
                 return
@@ -219,6 +240,9 @@ class Connection:
                 return
             self._counters.reconnects[ended.kind] += 1
             self.reconnects[ended.kind.value] += 1
+            if is_evicted:
+                self._log.warning("feed_evicted", reason=str(ended), kind=ended.kind.value, consequence=self._held())
+                continue
             self._log.warning("feed_down", reason=str(ended), kind=ended.kind.value, retry_s=round(wait_s, 1))
             self._become(FeedState.RECONNECTING, f"No connection: {ended}. Trying again in {wait_s:.1f} s.")
             self._nudge.clear()
@@ -227,22 +251,27 @@ class Connection:
 
     async def _knock(self) -> None:
         """Waits until the broker may be bothered again; being woken does not shorten that."""
-        while (wait_ms := self._knocks.next_ms(self._now_ms()) - self._now_ms()) > 0:
-            text = f"Waiting {wait_ms / 1000:.0f} s before the next attempt, so as not to be locked out by the broker."
-            self._become(FeedState.RECONNECTING, text)
-            await asyncio.sleep(min(wait_ms / 1000, 1.0))
+        while (hold := self._turn.hold(self._now_ms())) is not None:
+            if self.condition.message != hold.text:
+                self._become(FeedState.RECONNECTING, hold.text)
+            await _is_set(self._turned, min(hold.ms / 1000, 1.0))
         self._knocked_ms = self._now_ms()
-        self._knocks.add(self._knocked_ms)
+        self._turn.tries(self._knocked_ms)
         self._on_knock(self._knocked_ms, "begun", "")
 
-    def _count_end(self, ended: _Ended, lived_s: float) -> None:
-        """What the broker's door had to say to this attempt; one that stood for a while was told already."""
-        if lived_s:
-            return
-        if ended.kind is ErrorKind.LIMIT:
-            self._knocks.denied(self._now_ms())
-        refused = ended.kind in (ErrorKind.LIMIT, *REFUSED_STATES)
-        self._on_knock(self._knocked_ms, "refused" if refused else "failed", f"{ended.kind.value}: {ended}")
+    def _held(self) -> str:
+        hold = self._turn.hold(self._now_ms())
+        return "" if hold is None else hold.text
+
+    def _count_end(self, ended: _Ended, lived_s: float) -> bool:
+        """
+        What the broker's door had to say to this attempt; of one that stood that was told already. Whether it looks as
+        if another program were at the door.
+        """
+        if not lived_s:
+            refused = ended.kind in (ErrorKind.LIMIT, *REFUSED_STATES)
+            self._on_knock(self._knocked_ms, "refused" if refused else "failed", f"{ended.kind.value}: {ended}")
+        return self._turn.ended(Ending(ended.kind, str(ended), lived_s, ended.is_said), self._now_ms())
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
@@ -268,13 +297,7 @@ class Connection:
 
     async def _nudged(self, wait_s: float) -> bool:
         """Waits so long; True: was woken before that."""
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._nudge.wait()
-        except TimeoutError:
-            return False
-        self._nudge.clear()
-        return True
+        return await _is_set(self._nudge, wait_s)
 
     async def _live(self) -> _Ended:
         """One connection from the first request to its end, and why it ended."""
@@ -285,7 +308,7 @@ class Connection:
         raise AssertionError("a connection ends with a reason")
 
     def _reason(self, error: Exception) -> _Ended:
-        adapter = self._route.adapter
+        adapter, is_said = self._route.adapter, False
         match error:
             case _Ended():
                 return error
@@ -295,6 +318,7 @@ class Connection:
                 kind, reason = adapter.refusal(error.status, error.body), str(error)
             case Closed():
                 kind, reason = adapter.closed(error.code, error.reason), str(error)
+                is_said = error.code not in OWN_TROUBLE
             case TimeoutError():
                 kind, reason = ErrorKind.NETWORK, "no answer in time"
             case OSError():
@@ -304,7 +328,7 @@ class Connection:
             case _:
                 self._log.error("adapter_failed", exc_info=error)
                 kind, reason = ErrorKind.PROTOCOL, f"the adapter failed with {type(error).__name__}; see the log"
-        return _Ended(kind, reason)
+        return _Ended(kind, reason, is_said=is_said)
 
     async def _connect_and_talk(self) -> None:
         adapter, feed = self._route.adapter, self._route.feed
@@ -324,13 +348,13 @@ class Connection:
         return await walk(steps)
 
     def _stand(self) -> None:
-        self.is_up = True
+        self.is_up = self.has_stood = True
         self.changed_s = self._heard_s = self._priced_s = time.monotonic()
         self._has_ticked = False
         self._heard_ms = time.time_ns() // 1_000_000
         self._nudge.clear()
         self._dirty.set()
-        self._knocks.let_in()
+        self._turn.stands()
         self._on_knock(self._knocked_ms, "ok", "")
         self._log.info("feed_up", instruments=len(self.subscriptions))
         self._become(FeedState.CONNECTED, "Connected.")
@@ -363,7 +387,7 @@ class Connection:
 
     async def _read(self, socket: Socket, session: Session) -> None:
         recv, decode, deliver, counters = socket.recv, session.decode, self._deliver, self._counters
-        unheard = self.subscriptions.unheard
+        unpriced = self.subscriptions.unpriced
         while True:
             frame = await recv()
             received_ms = time.time_ns() // 1_000_000
@@ -381,7 +405,7 @@ class Connection:
                     self._priced_s, self._has_ticked = now_s, True
                 if not self.muted:
                     deliver(updates, received_ms)
-                if unheard or self.refused:
+                if unpriced or self.refused:
                     self._hear(updates)
             if len(updates) != len(events):
                 await self._answer(socket, events)
@@ -396,7 +420,7 @@ class Connection:
 
     def _hear(self, updates: Collection[Update]) -> None:
         tokens = [update.token for update in updates]
-        self.subscriptions.heard(tokens)
+        self.subscriptions.priced(tokens)
         forgiven = self.refused.keys() & set(tokens)
         for token in forgiven:
             del self.refused[token]
@@ -423,7 +447,7 @@ class Connection:
         self._counters.broker_errors += 1
         text = notice.text or "the broker gave no reason"
         if notice.fatal:
-            raise _Ended(notice.error or ErrorKind.PROTOCOL, text)
+            raise _Ended(notice.error or ErrorKind.PROTOCOL, text, is_said=True)
         self._say_once("broker_complains", text)
         if notice.tokens:
             self.refused.update(dict.fromkeys(notice.tokens, text))
@@ -455,6 +479,8 @@ class Connection:
                 await socket.send(frame)
             if command.subscribe:
                 self._asked_s = time.monotonic()
+            else:
+                self._on_dropped()
 
     async def _pace(self) -> None:
         wait_s = self._pacer.wait_s(self.limits.frames_per_second, now_s=time.monotonic())
@@ -516,6 +542,17 @@ class Connection:
 
     def _is_silent(self, silence_s: float) -> bool:
         return time.monotonic() - self._heard_s >= silence_s
+
+
+async def _is_set(event: asyncio.Event, wait_s: float) -> bool:
+    """Waits until an event is set, and clears it; False: it was not within so long."""
+    try:
+        async with asyncio.timeout(wait_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    event.clear()
+    return True
 
 
 @contextlib.asynccontextmanager

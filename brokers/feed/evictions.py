@@ -99,8 +99,8 @@ class Evictions:
         again = dt.datetime.fromtimestamp(self.until_ms / 1000, INDIA)
         return (
             "Another program seems to be connected with the same account: the broker ended our connection "
-            f"{self.times} times in {_length(self._last_ms - self._since_ms)}. Stop that program, or give it another login; "
-            f"trying again at {again:%H:%M}."
+            f"{self.times} times in {_length(self._last_ms - self._since_ms)}. Stop that program, or give it another "
+            f"login; trying again at {again:%H:%M}."
         )
 
     def _calm(self, ending: Ending, now_ms: int) -> None:

@@ -164,6 +164,9 @@ class Plan:
         """On which connection of an account's kind of socket a token is."""
         self._short: dict[Instrument, Reason] = {}
         self._down: frozenset[ConnectionId] = frozenset()
+        self._fled: dict[Instrument, int] = {}
+        """From which account those came that another serves because it had failed."""
+        self._refuges: frozenset[int] | None = None
         self._changes: Changes = {}
         self._moved: dict[Instrument, None] = {}
         self._freed = False
@@ -186,6 +189,11 @@ class Plan:
     def assignment(self, account: int) -> dict[ConnectionId, dict[Token, Mode]]:
         """All that an account's connections should carry."""
         return {id_: dict(room.modes) for id_, room in self._rooms.items() if id_.account == account and room.modes}
+
+    def elsewhere(self, account: int) -> Counter[int]:
+        """How many instruments other accounts serve, by account, because this one had failed."""
+        fled = [instrument for instrument, origin in self._fled.items() if origin == account]
+        return Counter(self._seats[instrument].connection.account for instrument in fled if instrument in self._seats)
 
     def take_changes(self) -> Changes:
         """What changed for the connections since the last call."""
@@ -215,6 +223,7 @@ class Plan:
     def drop(self, instrument: Instrument) -> None:
         """The instrument is not wanted any more; one that was not is passed over."""
         self._short.pop(instrument, None)
+        self._fled.pop(instrument, None)
         if self._wishes.pop(instrument, None) is not None and instrument in self._seats:
             self._leave(instrument)
 
@@ -228,15 +237,18 @@ class Plan:
         for offer in sorted(self._offers.values(), key=lambda offer: (offer.priority, offer.account)):
             self._by_feed.setdefault(offer.feed, []).append(offer)
         homeless = [instrument for id_ in list(self._rooms) for instrument in self._withdraw(id_)]
+        self._fled = {instrument: origin for instrument, origin in self._fled.items() if origin in self._offers}
         self._settle(set(homeless) | self._short.keys())
 
-    def set_down(self, connections: Collection[ConnectionId]) -> None:
+    def set_down(self, connections: Collection[ConnectionId], refuges: Collection[int] | None = None) -> None:
         """
         These connections do not work: what they carry goes to others with room, or stays and waits with them.
 
-        What moved does not come back by itself when they work again.
+        It goes to the accounts `refuges` only (None: to any). What moved does not come back by itself when they work
+        again.
         """
         self._down = frozenset(connections)
+        self._refuges = None if refuges is None else frozenset(refuges)
         full: set[_Shape] = set()
         for id_ in self._down & self._rooms.keys():
             room = self._rooms.get(id_)  # Fleeing from one empties another, whose books it had the prices of.
@@ -326,6 +338,8 @@ class Plan:
     def _sit(self, instrument: Instrument, seat: Seat, mode: Mode) -> None:
         self._seats[instrument] = seat
         self._moved[instrument] = None
+        if self._fled.get(instrument) == seat.connection.account:
+            del self._fled[instrument]
         self._occupy(instrument, seat, mode)
         prices = self._price_seat(seat)
         if prices is not None:
@@ -398,13 +412,17 @@ class Plan:
         wish, seat = self._wishes[instrument], self._seats[instrument]
         mode = self._rooms[seat.connection].guests[seat.token][instrument]
         self._leave(instrument)
-        found = self._find(instrument, wish)
-        if found is None or not self._works(found):
+        found = next((each for each in self._free(instrument, wish) if self._is_refuge(each)), None)
+        if found is None:
             self._sit(instrument, seat, mode)
             return False
+        self._fled.setdefault(instrument, seat.connection.account)
         self._sit(instrument, found, wish.mode)
         self._short.pop(instrument, None)
         return True
+
+    def _is_refuge(self, seat: Seat) -> bool:
+        return (self._refuges is None or seat.connection.account in self._refuges) and self._works(seat)
 
     def _withdraw(self, id_: ConnectionId) -> list[Instrument]:
         """Empties a connection that is no longer offered; off one that may carry less, the last to come."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
 
 from brokers.contract import Adapter, ErrorKind, MarketKind
 from brokers.feed.accounts import Account
+from brokers.feed.apparent import ApparentLimit, beyond, limit_of
 from brokers.feed.connection import Condition, Connection, Route
 from brokers.feed.counters import Counters
 from brokers.feed.hours import NO_DATA_S
-from brokers.feed.knocks import Knocks
+from brokers.feed.knocks import Knocks, Turn, Turns, Who
 from brokers.feed.plan import ConnectionId, SocketKind
 from brokers.feed.publisher import Source
 from marketdata.ticks import FeedState, Mode, Segment, Token
@@ -23,6 +25,11 @@ IDLE_CLOSE_S = 10.0
 
 MOVE_AFTER_S = 2.0
 """A connection that is down for so long gives its instruments away; shorter breaks heal by themselves."""
+LOST_AFTER_S = 0.15
+"""An account of which no socket stands any more gives its instruments away after so long."""
+REFUGE_AFTER_S = 2.0
+"""An account takes over what another lost when it stood at that moment, else when it has stood for so long: what was
+lost together may as well come back together."""
 
 LEAST_BURST = 10
 """So many attempts a minute an account may make at each kind of socket, or as many as it may have of them and a few."""
@@ -38,6 +45,9 @@ OPENING = Condition(FeedState.CONNECTING, "Connecting.")
 Assignment = Mapping[ConnectionId, Mapping[Token, Mode | None]]
 """What each connection carries; None: no more."""
 
+Missed = Callable[[Token, float], bool]
+"""Whether an instrument of which no price came in so many seconds should have had one."""
+
 Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
 """Starts a task in the tree that this belongs to."""
 
@@ -49,9 +59,9 @@ class Pool:
     One connection is held even when nothing is wanted: the first instrument reaches the broker without waiting for a
     login, and a token that has expired is known before somebody needs it. `on_refused` is called once, when the broker
     refuses the credentials; from then on nothing connects anew. `knocks` makes the account's attempts at each kind of
-    socket, remembered over restarts; `on_knock` is told of each: its kind, and what `Connection` tells. `before` is the
-    pool of the same account that logged in with something else, and whose place this one is to take (`take_over`).
-    `on_markets` and `tells` are those of `Connection`.
+    socket, remembered over restarts; `on_knock` is told of each: its kind, and what `Connection` tells. `on_fall` is
+    called when a socket that stood is gone. `before` is the pool of the same account that logged in with something
+    else, and whose place this one is to take (`take_over`). `on_markets` and `tells` are those of `Connection`.
     """
 
     def __init__(
@@ -68,6 +78,7 @@ class Pool:
         clock: Callable[[], float] = time.time,
         knocks: Callable[[str], Knocks] | None = None,
         on_knock: Callable[[str, int, str, str], None] = lambda kind, at_ms, outcome, reason: None,
+        on_fall: Callable[[], None] = lambda: None,
         before: Pool | None = None,
         on_markets: Callable[[Mapping[Segment, MarketKind]], None] = lambda markets: None,
         tells: Callable[[Collection[Segment], float, bool], bool] = lambda segments, silent_for_s, ticked: True,
@@ -84,8 +95,14 @@ class Pool:
         self._counters = counters
         self._idle_close_s = idle_close_s
         self._clock = clock
-        self._knocks = knocks or defaultdict[str, Knocks](lambda: Knocks(burst(account))).__getitem__
+        self._turns = Turns(
+            [socket.kind for socket in account.sockets],
+            knocks or defaultdict[str, Knocks](lambda: Knocks(burst(account))).__getitem__,
+            chance=random.random,
+            on_free=self._follow,
+        )
         self._on_knock = on_knock
+        self._on_fall = on_fall
         self._on_markets = on_markets
         self._tells = tells
         self._before = before
@@ -98,6 +115,8 @@ class Pool:
         self._closing: dict[ConnectionId, asyncio.TimerHandle] = {}
         self._ended: set[asyncio.Task[None]] = set()
         """Idle connections that are saying goodbye."""
+        self._moving: dict[tuple[ConnectionId, Token], Mode] = {}
+        """What shall tick on a connection once the broker was told that it shall not on the one where it does."""
 
     # -------------------------------------------------------------------------------------------------------- orders
 
@@ -179,20 +198,53 @@ class Pool:
         if not self._is_open:
             return
         for id_, modes in changes.items():
-            if id_ not in self.connections and not any(modes.values()):
-                continue
-            connection = self._connection(id_)
-            served = max(self._socket(id_.kind).modes)
-            for token, mode in modes.items():
+            if id_ in self.connections or any(modes.values()):
+                self._drop(id_, [token for token, mode in modes.items() if mode is None])
+        for id_, modes in changes.items():
+            if id_ in self.connections:
+                self._add(id_, {token: mode for token, mode in modes.items() if mode is not None})
+                self._close_when_idle(id_, self.connections[id_])
+
+    def _drop(self, id_: ConnectionId, tokens: Iterable[Token]) -> None:
+        connection, served = self._connection(id_), max(self._socket(id_.kind).modes)
+        for token in tokens:
+            self._moving.pop((id_, token), None)
+            connection.want(token, None)
+            self._source.settle(token, None, served)
+
+    def _add(self, id_: ConnectionId, modes: Mapping[Token, Mode]) -> None:
+        """What ticks on another connection of the kind is told off there first, or it would come and count twice."""
+        connection, served = self.connections[id_], max(self._socket(id_.kind).modes)
+        for token, mode in modes.items():
+            if self._is_elsewhere(id_, token):
+                self._moving[id_, token] = mode
+            else:
                 connection.want(token, mode)
-                self._source.settle(token, mode, served)
-            self._close_when_idle(id_, connection)
+            self._source.settle(token, mode, served)
+
+    def _is_elsewhere(self, id_: ConnectionId, token: Token) -> bool:
+        return any(
+            each.is_up and each.subscriptions.told(token) is not None
+            for other, each in self.connections.items()
+            if other != id_ and other.kind == id_.kind
+        )
+
+    def _move_on(self) -> None:
+        """Tells connections of what the broker was told off on others."""
+        for (id_, token), mode in list(self._moving.items()):
+            if not self._is_elsewhere(id_, token):
+                del self._moving[id_, token]
+                if id_ in self.connections:
+                    self.connections[id_].want(token, mode)
 
     def set_account(self, account: Account) -> None:
         """Other limits, priorities or names of the same account; the connections stay."""
+        if (account.edited_ms, account.sockets) != (self.account.edited_ms, self.account.sockets):
+            self._turns.forgive()
         self.account = account
         for id_, connection in self.connections.items():
             connection.limits = self._socket(id_.kind).limits
+            connection.look()
 
     def woke(self) -> None:
         """The machine slept: each connection looks after itself."""
@@ -205,6 +257,7 @@ class Pool:
         if timer is not None:
             timer.cancel()
         if self.connections.pop(id_, None) is not None:
+            self._gone(id_)
             task = self._tasks.pop(id_)
             task.cancel()
             await asyncio.wait([task])
@@ -245,10 +298,22 @@ class Pool:
         """Whether any of its sockets does."""
         return any(each.is_up for each in self.connections.values())
 
+    def since_s(self) -> float | None:
+        """Since when (monotonic) a socket of it stands without a break; None: none does."""
+        before = self._before.since_s() if self._before is not None else None
+        stand_s = [each.changed_s for each in self.connections.values() if each.is_up]
+        return min(stand_s if before is None else [before, *stand_s], default=None)
+
+    def fell_s(self) -> float | None:
+        """When the last of its sockets fell; None: one stands, or none ever did."""
+        if self.since_s() is not None:
+            return None
+        return max((each.changed_s for each in self.connections.values() if each.has_stood), default=None)
+
     def down(self, now_s: float) -> set[ConnectionId]:
         """
-        The connections that have not worked for a while. Where none works, all the account may have: another one would
-        not either.
+        The connections that have not worked for a while, a short one where they all were lost. Where none works, all
+        the account may have: another one would not either.
         """
         if self._before is not None and self._before.stands():
             return self._before.down(now_s)
@@ -256,7 +321,11 @@ class Pool:
             return possible(self.account) - {id_ for id_, each in self.connections.items() if each.is_up}
         broken = {id_ for id_, each in self.connections.items() if not each.is_up}
         gone = {id_ for id_ in broken if now_s - self.connections[id_].changed_s >= MOVE_AFTER_S}
-        return possible(self.account) if gone and len(broken) == len(self.connections) else gone
+        if len(broken) < len(self.connections):
+            return gone
+        fell_s = self.fell_s()
+        is_lost = fell_s is not None and now_s - fell_s >= LOST_AFTER_S
+        return possible(self.account) if gone or is_lost else gone
 
     def refused_tokens(self) -> dict[Token, str]:
         """Instruments the broker said no to, and its words."""
@@ -270,6 +339,25 @@ class Pool:
             if connection.is_up
             for token, since_s in connection.subscriptions.unheard.items()
             if now_s - since_s >= NO_DATA_S
+        }
+
+    def limit_of(self, id_: ConnectionId, missed: Missed, now_s: float) -> ApparentLimit | None:
+        """
+        How many instruments the broker seems to serve on a connection at most, where it says nothing of it. `missed`
+        says whether one of which no price came in so many seconds should have had one.
+        """
+        connection = self.connections.get(id_)
+        if connection is None or not connection.is_up:
+            return None
+        return limit_of(connection.subscriptions, connection.refused, missed, now_s=now_s)
+
+    def beyond(self, missed: Missed, now_s: float) -> dict[Token, ApparentLimit]:
+        """The instruments of which nothing came because of such a limit, as it seems."""
+        return {
+            token: limit
+            for id_, connection in self.connections.items()
+            if (limit := self.limit_of(id_, missed, now_s)) is not None
+            for token in beyond(connection.subscriptions, limit)
         }
 
     # ----------------------------------------------------------------------------------------------------- connections
@@ -286,16 +374,19 @@ class Pool:
 
     def _made(self, id_: ConnectionId) -> Connection:
         account, feed = self.account, self._adapter.spec.feed(id_.kind)
+        who = Who(id_.kind, id_.number)
+        self._turns.joins(who)
         return Connection(
             f"{account.broker} {account.name} {id_.kind} {id_.number}",
             Route(self._adapter, feed, account.credentials, account.endpoint),
             self._socket(id_.kind).limits,
             deliver=self._source.deliver,
             on_change=partial(self._changed, id_),
-            on_lost=self._source.clear_books,
+            on_lost=self._lost,
+            on_dropped=self._move_on,
             counters=self._counters,
             clock=self._clock,
-            knocks=self._knocks(id_.kind),
+            turn=Turn(self._turns, who),
             on_knock=partial(self._on_knock, id_.kind),
             on_markets=self._on_markets,
             tells=self._tells,
@@ -316,6 +407,21 @@ class Pool:
         self._on_refused(kind)
         self._on_change()
 
+    def _follow(self, who: Who) -> None:
+        connection = self.connections.get(ConnectionId(self.account.id, *who))
+        if connection is not None and not connection.is_up:
+            connection.follow()
+
+    def _lost(self, tokens: Iterable[Token]) -> None:
+        self._source.clear_books(tokens)
+        self._move_on()
+        self._on_fall()
+
+    def _gone(self, id_: ConnectionId) -> None:
+        """The connection is no longer one of ours."""
+        self._turns.leaves(Who(id_.kind, id_.number))
+        self._move_on()
+
     def _changed(self, id_: ConnectionId) -> None:
         connection = self.connections.get(id_)
         if connection is not None:
@@ -324,7 +430,8 @@ class Pool:
 
     def _close_when_idle(self, id_: ConnectionId, connection: Connection) -> None:
         """One that is down is not closed: its waits must not begin anew with a fresh one."""
-        idle = not len(connection.subscriptions) and connection.is_up
+        is_empty = not len(connection.subscriptions) and not any(held == id_ for held, _ in self._moving)
+        idle = is_empty and connection.is_up
         if idle and id_ not in self._closing and id_ != self._first:
             loop = asyncio.get_running_loop()
             self._closing[id_] = loop.call_later(self._idle_close_s, self._close_idle, id_)
@@ -334,6 +441,7 @@ class Pool:
     def _close_idle(self, id_: ConnectionId) -> None:
         del self._closing[id_]
         del self.connections[id_]
+        self._gone(id_)
         task = self._tasks.pop(id_)
         task.cancel()
         self._ended.add(task)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from copy import copy
 
 import structlog
 import zmq
@@ -18,7 +19,7 @@ import zmq
 from brokers.contract import Update
 from brokers.feed.counters import Counters
 from brokers.feed.plan import Instrument
-from brokers.feed.snapshots import Snapshots, project
+from brokers.feed.snapshots import Guard, Snapshots, project
 from brokers.models import is_loopback
 from marketdata.ticks import FeedStatus, Key, Mode, Tick, Token
 from marketdata.topics import REPORT_EXCHANGE, STATUS_EXCHANGE, WHY_EXCHANGE, key_of_topic, status_key, topic_of
@@ -44,7 +45,7 @@ class BusError(Exception):
 class Stream:
     """One key that was ever demanded: its topic and its sequence, which lives as long as the process."""
 
-    __slots__ = ("demanded", "instrument", "mode", "seq", "since_ms", "topic")
+    __slots__ = ("demanded", "guard", "instrument", "mode", "seq", "since_ms", "topic")
 
     def __init__(self, key: Key, topic: bytes, seq: int) -> None:
         self.instrument = Instrument(key.symbol, key.exchange, key.feed)
@@ -56,6 +57,8 @@ class Stream:
         """Whether somebody subscribes it now."""
         self.since_ms = 0
         """Since when (Unix ms) `demanded` is what it is."""
+        self.guard: Guard | None = None
+        """Set after its ticks came from one source and before one of another was sent."""
 
 
 class Line:
@@ -110,6 +113,10 @@ class Source:
                 if not stream.demanded:
                     stream.seq += 1
                     continue
+                if stream.guard is not None:
+                    if stream.guard.holds(state, received_ms):
+                        continue
+                    stream.guard = None
                 symbol, exchange, _ = stream.instrument
                 tick = project(
                     state,
@@ -131,6 +138,8 @@ class Source:
         """What is known now, as the stream shows it; under the number of its latest tick."""
         state = self.snapshots.state(line.token)
         if state is None or not state.shows(stream.mode):
+            return None
+        if stream.guard is not None and stream.guard.holds(state, time.time_ns() // 1_000_000):
             return None
         symbol, exchange, _ = stream.instrument
         return project(
@@ -410,8 +419,12 @@ class Publisher:
         """The way out for one account's updates."""
         return Source(self, broker, simulated=simulated)
 
-    def bind(self, instrument: Instrument, source: Source, token: Token) -> None:
-        """From now on the instrument's ticks are made of this token's updates, and of no other's."""
+    def bind(self, instrument: Instrument, source: Source, token: Token, *, afresh: bool = False) -> None:
+        """
+        From now on the instrument's ticks are made of this token's updates, and of no other's.
+
+        Where others made it tick before, its prices do not step back in time; `afresh`: they may, it is another world.
+        """
         line = self._lines.get(instrument)
         if line is not None and (line.source, line.token) == (source, token):
             return
@@ -422,6 +435,9 @@ class Publisher:
         line.guests[instrument] = None
         self._lines[instrument] = line
         self._refresh(line)
+        for stream in self.streams(instrument):
+            if stream.guard is not None and (afresh or not _goes_on(stream.guard.origin, source)):
+                stream.guard = None
 
     def unbind(self, instrument: Instrument) -> None:
         """Nothing makes the instrument tick any more; what was known of its token is forgotten with the last name."""
@@ -430,9 +446,18 @@ class Publisher:
             return
         del line.guests[instrument]
         self._refresh(line)
+        self._guard(instrument, line)
         if not line.guests:
             del line.source.lines[line.token]
             line.source.snapshots.forget(line.token)
+
+    def _guard(self, instrument: Instrument, line: Line) -> None:
+        """What comes after this line shall not be older than what came from it."""
+        state = line.source.snapshots.state(line.token)
+        if state is not None:
+            for stream in self.streams(instrument):
+                if stream.guard is None:
+                    stream.guard = Guard(line.source, copy(state), stream.mode)
 
     def bound(self) -> Mapping[Instrument, Line]:
         """What ticks, and of what. Read only."""
@@ -495,6 +520,11 @@ class Publisher:
         """
         self._send(topic_of(key) + payload, zmq.NOBLOCK)
         self.look()
+
+
+def _goes_on(before: object, source: Source) -> bool:
+    """Whether prices of this source go on where those of another one ended; simulated ones are of another world."""
+    return isinstance(before, Source) and before is not source and before.simulated == source.simulated
 
 
 def _key(topic: bytes) -> Key | None:

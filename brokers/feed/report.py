@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import zmq
@@ -160,7 +161,8 @@ def _connection(
             placed=len(modes),
             limit=_room(kind, modes.values()),
         )
-    held = connection.subscriptions
+    held, pool = connection.subscriptions, parts.pools.get(account.id)
+    limit = pool.limit_of(id_, partial(_missed, parts.hours), time.monotonic()) if pool is not None else None
     return ConnectionReport(
         kind=id_.kind,
         number=id_.number,
@@ -177,7 +179,13 @@ def _connection(
         reconnects=dict(connection.reconnects),
         decode_errors=connection.decode_errors,
         silence_s=registry.load(account.broker).spec.feed(id_.kind).silence_s,
+        unsaid=held.difference(modes),
+        apparent_limit=None if limit is None else limit.at,
     )
+
+
+def _missed(hours: Hours, token: Token, since_s: float) -> bool:
+    return hours.misses(token.segment, since_s)
 
 
 def _room(kind: SocketKind, modes: Iterable[Mode]) -> int:

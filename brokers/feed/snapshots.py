@@ -9,6 +9,9 @@ from __future__ import annotations
 from brokers.contract import Update
 from marketdata.ticks import Depth, Level, Mode, Tick, Token
 
+HELD_MS = 5_000
+"""So long, at most, older prices of another source are held back."""
+
 
 class State:
     """All that is known of one instrument; units and names as in `Tick`."""
@@ -19,6 +22,7 @@ class State:
         "close",
         "depth",
         "exchange_ms",
+        "had_book",
         "high",
         "last_trade_ms",
         "low",
@@ -57,6 +61,8 @@ class State:
         self.upper_circuit: float | None = None
         self.lower_circuit: float | None = None
         self.depth: Depth | None = None
+        self.had_book = False
+        """Whether there was a book that was forgotten since."""
         self.exchange_ms: int | None = None
         self.last_trade_ms: int | None = None
 
@@ -123,7 +129,47 @@ class State:
 
     def forget_book(self) -> None:
         """Nothing keeps the book up to date any more."""
+        self.had_book = self.had_book or self.depth is not None
         self.depth = self.book_mode = None
+
+
+class Guard:
+    """
+    Keeps a stream from stepping back in time when its ticks come from another source than before.
+
+    Held back is what is older than the last tick that was sent, by the exchange's clock (by the last trade's, where
+    that is all there is), or has a lower volume of the day; and for a stream of books what has none, where there was
+    one. The first that is not ends it, and so does time: the clock of a broker may be wrong.
+    """
+
+    __slots__ = ("_has_book", "_held_ms", "_state", "origin")
+
+    def __init__(self, origin: object, last: State, mode: Mode) -> None:
+        self.origin = origin
+        """The source of the last tick."""
+        self._state = last
+        self._has_book = mode >= Mode.DEPTH and (last.depth is not None or last.had_book)
+        self._held_ms: int | None = None
+        """Since when (Unix ms) something is held back."""
+
+    def holds(self, state: State, now_ms: int) -> bool:
+        """Whether the new source's state must not be shown yet."""
+        if self._held_ms is None:
+            self._held_ms = now_ms
+        if not 0 <= now_ms - self._held_ms < HELD_MS:
+            return False
+        return self._is_older(state) or (self._has_book and state.depth is None)
+
+    def _is_older(self, state: State) -> bool:
+        last = self._state
+        if last.volume is not None and state.volume is not None and state.volume < last.volume:
+            return True
+        if last.exchange_ms is not None and state.exchange_ms is not None:
+            return state.exchange_ms < last.exchange_ms
+        if last.last_trade_ms is None:
+            return False
+        known_ms = state.last_trade_ms if state.last_trade_ms is not None else state.exchange_ms
+        return known_ms is not None and known_ms < last.last_trade_ms
 
 
 class Snapshots:

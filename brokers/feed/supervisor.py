@@ -25,6 +25,7 @@ from brokers.feed.account_tokens import DEAD
 from brokers.feed.accounts import Account, load_accounts, mark_refused
 from brokers.feed.alerting import Alerting
 from brokers.feed.alerts import AccountHealth
+from brokers.feed.apparent import ApparentLimit
 from brokers.feed.calendar import OPEN, DayOverride
 from brokers.feed.calendar_store import load_calendar, load_days
 from brokers.feed.connection import Condition
@@ -34,7 +35,7 @@ from brokers.feed.hours import Hours
 from brokers.feed.keeper import Keeper
 from brokers.feed.pickup import Name, Tokens, gone, look_up
 from brokers.feed.plan import ConnectionId, Instrument, Plan, Reason
-from brokers.feed.pool import OPENING, Pool, burst, possible
+from brokers.feed.pool import LOST_AFTER_S, OPENING, REFUGE_AFTER_S, Pool, burst, possible
 from brokers.feed.publisher import LINGER_S, Line, Publisher, Source
 from brokers.feed.report import Parts, answer, repeat
 from brokers.models import instrument_editions
@@ -114,6 +115,8 @@ class Supervisor:
         self._polling = asyncio.Lock()
         self._clock = clock
         self._poll_due = asyncio.Event()
+        self._fallen = asyncio.Event()
+        """A socket that stood is gone."""
         self._keeper = Keeper(self.hours, clock=clock, spawn=self._spawn, on_done=self._poll_due.set)
         self._alerting = Alerting(self.hours, clock=clock)
         self._door = Door(clock, on_news=self._poll_due.set)
@@ -132,6 +135,7 @@ class Supervisor:
                 for part in (
                     self._follow_demand(),
                     self._follow_database(),
+                    self._follow_losses(),
                     self._follow_clock(),
                     self._publish_changes(),
                     self._repeat_status(),
@@ -287,8 +291,7 @@ class Supervisor:
             if accounts != list(self._accounts.values()):
                 await self._set_accounts({account.id: account for account in accounts})
             await self._follow_editions(editions)
-            self.plan.set_down(self._down())
-            self._carry_out()
+            self._flee()
 
     def _database_lost(self, error: DatabaseError) -> None:
         if not self._is_database_lost:
@@ -336,7 +339,7 @@ class Supervisor:
         if old is not None:
             for token, line in list(old.lines.items()):
                 for instrument in list(line.guests):
-                    self.publisher.bind(instrument, new, token)
+                    self.publisher.bind(instrument, new, token, afresh=True)
 
     def _renew_pool(self, account: Account, before: Account | None) -> None:
         pool = self.pools.get(account.id)
@@ -366,6 +369,7 @@ class Supervisor:
             clock=self._clock,
             knocks=partial(self._door.knocks, account.id, burst(account)),
             on_knock=partial(self._door.knocked, account.id),
+            on_fall=self._fallen.set,
             before=after,
             on_markets=(lambda markets: None) if account.simulated else partial(self.hours.heard, account.broker),
             tells=self.hours.tells,
@@ -402,6 +406,27 @@ class Supervisor:
             pool = self.pools.get(account.id)
             down |= possible(account) if pool is None else pool.down(now_s)
         return down
+
+    def _refuges(self) -> set[int]:
+        """The accounts that may take over what others lost: those that stood when the latest of these was lost."""
+        fell_s = max((each for pool in self.pools.values() if (each := pool.fell_s()) is not None), default=0.0)
+        latest_s = max(fell_s, time.monotonic() - REFUGE_AFTER_S)
+        stand_s = {id_: pool.since_s() for id_, pool in self.pools.items()}
+        return {id_ for id_, since_s in stand_s.items() if since_s is not None and since_s <= latest_s}
+
+    def _flee(self) -> None:
+        """Takes instruments off what does not work."""
+        self.plan.set_down(self._down(), self._refuges())
+        self._carry_out()
+
+    async def _follow_losses(self) -> None:
+        """What an account lost with all its sockets is moved at once; to look every second would be late."""
+        while True:
+            await self._fallen.wait()
+            self._fallen.clear()
+            await asyncio.sleep(LOST_AFTER_S)
+            self._flee()
+            self._status_due.set()
 
     # ------------------------------------------------------------------------------------------------------------ clock
 
@@ -480,6 +505,17 @@ class Supervisor:
         return FeedStatus(accounts=accounts, keys=keys, received_ms=now_ms)
 
     def _condition(self, account: Account) -> Condition:
+        """How an account is doing, and who serves for it."""
+        condition, elsewhere = self._own_condition(account), self.plan.elsewhere(account.id)
+        if not elsewhere:
+            return condition
+        names = {id_: f"{each.broker} {each.name}" for id_, each in self._accounts.items()}
+        told = ", ".join(f"{count:,} by {names[id_]}" for id_, count in elsewhere.most_common())
+        count = elsewhere.total()
+        served = f"{count:,} of its instruments {'is' if count == 1 else 'are'} served elsewhere now: {told}."
+        return Condition(condition.state, f"{condition.message} {served}")
+
+    def _own_condition(self, account: Account) -> Condition:
         pool = self.pools.get(account.id)
         condition = (account.trouble or OPENING) if pool is None else pool.condition()
         if condition.state is FeedState.CONNECTED:
@@ -550,8 +586,10 @@ class Supervisor:
         return self._fates.get(name) or gone(name, timezone.now())
 
     def _unwell_of(self, pool: Pool, lines: Mapping[Token, Line]) -> Iterator[tuple[Instrument, Condition]]:
-        silent = pool.silent_tokens(time.monotonic())
+        now_s = time.monotonic()
+        silent = pool.silent_tokens(now_s)
         quiet = {token: self._quiet(token, since_s, lines) for token, since_s in silent.items()}
+        quiet |= {token: _beyond(limit) for token, limit in pool.beyond(self._missed, now_s).items()}
         words = {token: Condition(FeedState.NOT_ENTITLED, text) for token, text in pool.refused_tokens().items()}
         for token, news in (quiet | words).items():
             line = lines.get(token)
@@ -569,6 +607,9 @@ class Supervisor:
         is_idle = phase.kind not in OPEN and phase.kind is not MarketKind.UNKNOWN
         return Condition(FeedState.MARKET_CLOSED, phase.sentence) if is_idle else None
 
+    def _missed(self, token: Token, since_s: float) -> bool:
+        return self.hours.misses(token.segment, since_s)
+
     def _told(self, instrument: Instrument) -> Condition | None:
         """What was last told of one of which nothing came: in an opening's first minute that goes on being so."""
         known = self._since.get(instrument)
@@ -585,6 +626,14 @@ class Supervisor:
         for what in list(self._since):
             if isinstance(what, Instrument) and what.feed == feed and what not in unwell:
                 del self._since[what]
+
+
+def _beyond(limit: ApparentLimit) -> Condition:
+    return Condition(
+        FeedState.NO_DATA,
+        f"The broker has sent nothing for it since it was subscribed; it seems to serve {limit.at:,} instruments on a "
+        "connection only: lower the limit in the admin.",
+    )
 
 
 def _name(instrument: Instrument) -> Name:

@@ -207,13 +207,11 @@ class DhanSimulator(LoginPages):
     def _renewed(self, client_id: str, token: str) -> HttpResponse:
         try:
             self.keys.check(client_id, token, status=401)
+            _check_consumer(token)
         except Denied as denied:
             self.login_refused("renewal", denied, client_id)
-            return _trading_error("Invalid_Authentication", "DH-901", str(denied))
-        if tokens.jwt_claims(token).consumer not in {"", "SELF"}:
-            denied = Denied(401, "Only tokens made in Dhan Web can be renewed.", token=token)
-            self.login_refused("renewal", denied, client_id)
-            return _trading_error("Invalid_Access", "DH-902", str(denied))
+            kind, code = denied.facts.get("error", ("Invalid_Authentication", "DH-901"))
+            return as_json(401, {"errorType": kind, "errorCode": code, "errorMessage": str(denied)})
         self.keys.retire(client_id, token)
         renewed, end_s = self._made("renewal", client_id, "SELF")
         times = {"createTime": ist_text(end_s - DAY_S), "expiryTime": ist_text(end_s)}
@@ -471,9 +469,10 @@ class DhanSimulator(LoginPages):
 SIMULATOR = DhanSimulator
 
 
-def _trading_error(kind: str, code: str, words: str) -> HttpResponse:
-    """A refused renewal, which is a call of the trading API."""
-    return as_json(401, {"errorType": kind, "errorCode": code, "errorMessage": words})
+def _check_consumer(token: str) -> None:
+    if tokens.jwt_claims(token).consumer not in {"", "SELF"}:
+        error = "Invalid_Access", "DH-902"
+        raise Denied(401, "Only tokens made in Dhan Web can be renewed.", token=token, error=error)
 
 
 def _check_token_id(app: str, client_id: str) -> None:

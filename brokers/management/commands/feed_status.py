@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import datetime as dt
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -27,7 +27,7 @@ from marketdata.ticks import FeedState, TokenState
 
 INDIA = ZoneInfo("Asia/Kolkata")
 REFRESH_S = 1.0
-BAR = 10
+BAR = 6
 """A full bar has so many blocks."""
 
 _STYLES: Mapping[str, str] = {
@@ -82,7 +82,9 @@ def _shown() -> Group:
         report = _asked()
     except (NoAnswer, ReportError) as error:
         return _without(str(error))
-    return Group(_account_table(report), *_connection_table(report), Text(_totals(report), style="dim"))
+    return Group(
+        _account_table(report), *_sentences(report), *_connection_table(report), Text(_totals(report), style="dim")
+    )
 
 
 def _asked() -> FeedReport:
@@ -93,42 +95,51 @@ def _asked() -> FeedReport:
 
 
 def _account_table(report: FeedReport) -> Table:
-    table = _table("Account", "Feed", "State", "Symbols", "Token", "What it says")
-    for account in report.accounts:
-        table.add_row(
+    rows = [
+        (
             _account_name(account.broker, account.name, simulated=account.simulated),
-            account.feed or "everyone's",
+            Text(account.feed),
             _state(account.state, report.now_ms - account.since_ms),
-            _filled(account.placed, account.limit) if account.limit else "",
+            _filled(account.placed, account.limit) if account.limit else Text(),
             _token(account.token, account.token_ends_ms),
-            account.message,
         )
-    return table
+        for account in report.accounts
+    ]
+    return _table(("Account", "Feed", "State", "Symbols", "Token"), rows)
+
+
+def _sentences(report: FeedReport) -> Iterator[Text]:
+    """What there is to say of accounts that are not just connected."""
+    for account in report.accounts:
+        if account.state is not FeedState.CONNECTED:
+            style = _STYLES.get(account.state, "red")
+            yield Text(f"{account.broker} {account.name}: ", style=style).append(account.message, style="default")
 
 
 def _connection_table(report: FeedReport) -> Iterator[Table]:
     """One, unless nothing connects."""
-    rows = [(account, connection) for account in report.accounts for connection in account.connections]
-    if not rows:
-        return
-    table = _table("Connection", "State", "Symbols", "Unconfirmed", "Refused", "Last frame", "Reconnects", "Bad frames")
-    for account, each in rows:
-        table.add_row(*_connection_row(report, account, each))
-    yield table
+    rows = [
+        _connection_row(report, account, connection)
+        for account in report.accounts
+        for connection in account.connections
+    ]
+    headings = ("Connection", "State", "Symbols", "Unheard", "Refused", "Last frame", "Reconnects", "Bad frames")
+    if rows:
+        yield _table(headings, rows)
 
 
-def _connection_row(report: FeedReport, account: AccountReport, each: ConnectionReport) -> list[Text | str]:
+def _connection_row(report: FeedReport, account: AccountReport, each: ConnectionReport) -> tuple[Text, ...]:
     silent_ms = None if each.heard_ms is None else report.now_ms - each.heard_ms
-    return [
-        f"{account.broker} {account.name} {each.kind} {each.number}",
+    return (
+        Text(f"{account.broker} {account.name} {each.kind} {each.number}"),
         _state(each.state, report.now_ms - each.since_ms),
         _filled(each.placed, each.limit),
-        _count(each.difference),
+        _count(each.difference - each.refused),
         _count(each.refused),
-        "" if silent_ms is None else f"{_length(silent_ms)} ago",
-        ", ".join(f"{count} {cause}" for cause, count in sorted(each.reconnects.items())),
+        Text("" if silent_ms is None else f"{_length(silent_ms)} ago"),
+        Text(", ".join(f"{count} {cause}" for cause, count in sorted(each.reconnects.items()))),
         _count(each.decode_errors),
-    ]
+    )
 
 
 def _totals(report: FeedReport) -> str:
@@ -148,18 +159,26 @@ def _totals(report: FeedReport) -> str:
 
 def _without(problem: str) -> Group:
     """The accounts as they are stored, when nobody runs them."""
-    table = _table("Account", "Feed", "State", "Token", "What is stored says")
-    for account in _accounts():
-        state = account.trouble.state if account.trouble is not None else None
-        message = account.trouble.message if account.trouble is not None else account.token.sentence
-        table.add_row(
+    accounts = _accounts()
+    rows = [
+        (
             _account_name(account.broker, account.name, simulated=account.simulated),
-            account.feed or "everyone's",
-            Text("ready", style="dim") if state is None else Text(state.value, style=_STYLES.get(state, "red")),
+            Text(account.feed),
+            _stored_state(account),
             _token(account.token.state if account.is_on else None, account.token.ends_ms),
-            message,
         )
-    return Group(Text(problem, style="bold red"), table)
+        for account in accounts
+    ]
+    table = _table(("Account", "Feed", "State", "Token"), rows)
+    troubles = (f"{each.broker} {each.name}: {each.trouble.message}" for each in accounts if each.trouble is not None)
+    return Group(Text(problem, style="bold red"), table, *map(Text, troubles))
+
+
+def _stored_state(account: Account) -> Text:
+    if account.trouble is None:
+        return Text("ready", style="dim")
+    state = account.trouble.state
+    return Text(_words(state), style=_STYLES.get(state, "red"))
 
 
 def _accounts() -> list[Account]:
@@ -188,11 +207,19 @@ def _stored(account: Account) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------------- cells
 
 
-def _table(*headings: str) -> Table:
+def _table(headings: Sequence[str], rows: Sequence[Sequence[Text]]) -> Table:
+    """Columns in which nothing is to be seen are left out: terminals are narrow."""
     table = Table()
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
+    shown = [at for at in range(len(headings)) if not at or any(row[at].plain not in ("", "0") for row in rows)]
+    for at in shown:
+        table.add_column(headings[at], overflow="fold")
+    for row in rows:
+        table.add_row(*(row[at] for at in shown))
     return table
+
+
+def _words(state: str) -> str:
+    return state.replace("_", " ")
 
 
 def _account_name(broker: str, name: str, *, simulated: bool) -> Text:
@@ -201,17 +228,15 @@ def _account_name(broker: str, name: str, *, simulated: bool) -> Text:
 
 
 def _state(state: FeedState, since_ms: int) -> Text:
-    return Text(f"{state.value.replace('_', ' ')} ", style=_STYLES.get(state, "red")).append(
-        Text(_length(since_ms), style="dim")
-    )
+    return Text(_words(state), style=_STYLES.get(state, "red")).append(f" {_length(since_ms)}", style="default dim")
 
 
 def _token(state: TokenState | None, ends_ms: int | None) -> Text:
     if state is None:
         return Text("")
-    text = Text(state.value.replace("_", " "), style=_STYLES.get(state, "red"))
+    text = Text(_words(state), style=_STYLES.get(state, "red"))
     if ends_ms is not None:
-        text.append(f" until {dt.datetime.fromtimestamp(ends_ms / 1000, INDIA):%d %b %H:%M}", style="dim")
+        text.append(f" to {dt.datetime.fromtimestamp(ends_ms / 1000, INDIA):%d %b %H:%M}", style="default dim")
     return text
 
 
@@ -220,11 +245,17 @@ def _filled(placed: int, limit: int) -> Text:
     So many of so many, and a bar.
 
     >>> _filled(450, 1000).plain, _filled(1, 1000).plain, _filled(0, 1000).plain
-    ('▰▰▰▰▱▱▱▱▱▱ 450/1,000', '▰▱▱▱▱▱▱▱▱▱ 1/1,000', '▱▱▱▱▱▱▱▱▱▱ 0/1,000')
+    ('▰▰▱▱▱▱ 450/1,000', '▰▱▱▱▱▱ 1/1,000', '▱▱▱▱▱▱ 0/1,000')
     """
     blocks = min(max(placed * BAR // limit, 1 if placed else 0), BAR) if limit else 0
     style = "red" if placed >= limit else "yellow" if placed * 10 >= limit * 9 else "green"
     return Text("▰" * blocks + "▱" * (BAR - blocks), style=style).append(f" {placed:,}/{limit:,}", style="default")
+
+
+def _doubt(apparent_limit: int | None) -> Text:
+    """That the broker seems to serve fewer than its limit says."""
+    text = "" if apparent_limit is None else f", seems to serve {apparent_limit:,}"
+    return Text(text, style="red")
 
 
 def _count(count: int) -> Text:

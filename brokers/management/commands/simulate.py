@@ -15,8 +15,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from brokers import registry
+from brokers.contract import LoginWay
 from brokers.simulators import simulators
 from brokers.simulators.engine import DEMO_KEY, DEMO_TOKEN, Simulator
+from brokers.simulators.logins import DEMO_PIN, LoginPages
 
 
 class Command(BaseCommand):
@@ -165,12 +168,17 @@ def _first_line(simulator: Simulator) -> str:
 
 def _introduction(simulator: Simulator, options: dict[str, Any]) -> str:
     token = DEMO_TOKEN if options["access_token"] == DEMO_TOKEN else "as given"
+    page = f" On its login page: user ID {options['api_key']}, PIN {DEMO_PIN}." if _has_page(simulator) else ""
     return (
         f"SIMULATED prices: {len(simulator.market.quotes):,} instruments, {options['rate']:g} ticks/s in total, "
-        f"seed {simulator.seed}. Log in with api key {options['api_key']}, access token {token}.\n"
+        f"seed {simulator.seed}. Log in with api key {options['api_key']}, access token {token}.{page}\n"
         f"Instrument master: {simulator.http_url}/instruments  Switches and log: {simulator.http_url}/control  "
         f"Stop: Ctrl-C"
     )
+
+
+def _has_page(simulator: Simulator) -> bool:
+    return isinstance(simulator, LoginPages) and LoginWay.REDIRECT in registry.load(simulator.slug).spec.logins
 
 
 def _summary(simulator: Simulator) -> str:

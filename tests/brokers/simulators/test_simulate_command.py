@@ -98,6 +98,11 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
         (["zerodha", "--packets-per-frame", "0"], "The packets of a frame must be at least 1, not 0."),
         (["zerodha", "--sockets", "-1"], "The sockets of a key must be at least 0, not -1."),
         (["zerodha", "--access-token", ""], "--api-key and --access-token must not be empty."),
+        (["zerodha", "--ghost-s", "-1"], "The seconds that a ghost counts must be at least 0, not -1.0."),
+        (
+            ["zerodha", "--redirect-url", "nonsense"],
+            "The redirect address must be like http://127.0.0.1:8765/broker/zerodha/callback, not 'nonsense'.",
+        ),
     ],
 )
 def test_a_wrong_argument_is_one_sentence(arguments: list[str], words: str) -> None:
@@ -144,6 +149,25 @@ async def test_it_serves_until_a_signal_and_sums_up(number: signal.Signals) -> N
     assert "api key demo, access token demo-token" in introduction
     assert "/instruments" in where
     assert summary.startswith("Stopped: 1 connections, 0 refused, ")
+
+
+async def test_the_login_page_leads_to_the_address_that_was_given_and_ghosts_count() -> None:
+    with serving("--redirect-url", "http://127.0.0.1:5000/back", "--ghost-s", "60", "--sockets", "1") as (process, url):
+        place = url.replace("ws", "http", 1)
+        async with httpx.AsyncClient(base_url=place, trust_env=False) as http:
+            answer = await http.post("/connect/login", data={"api_key": "demo", "user_id": "demo", "pin": "1234"})
+            assert answer.headers["location"].startswith("http://127.0.0.1:5000/back?action=login")
+            async with websockets.connect(f"{url}/?{DEMO}") as client:
+                client.transport.abort()
+            while not (await http.get("/control/log?event=disconnect")).json():
+                pass
+            with pytest.raises(websockets.InvalidStatus) as refusal:
+                await websockets.connect(f"{url}/?{DEMO}")
+            assert refusal.value.response.status_code == 429
+            assert (await http.get("/control/stats")).json()["ghosts"] == 1
+        process.terminate()
+        out, _ = await asyncio.to_thread(rest, process)
+    assert "On its login page: user ID demo, PIN 1234." in out
 
 
 async def test_a_token_of_ones_own_is_accepted_and_not_printed() -> None:

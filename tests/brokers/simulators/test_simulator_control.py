@@ -109,6 +109,10 @@ async def test_log_stats_and_subscriptions_are_read_as_json(sim: ZerodhaSimulato
         ("set_rate?rate=fast", 400, "rate must be a number"),
         ("set_rate?rate=inf", 400, "The rate must be at least 0"),
         ("set_limits?sockets=-2", 400, "must be at least 0"),
+        ("set_limits?lock_after=0", 400, "The wrong logins that lock a key must be at least 1"),
+        ("set_limits?ghost_s=soon", 400, "ghost_s must be a number"),
+        ("unlock?api_key=nobody", 400, "There is no api_key 'nobody'; known are demo."),
+        ("set_redirect", 400, "The parameter 'url' is missing."),
         ("malformed?kind=text&count=0", 400, "The number of frames must be at least 1"),
     ],
 )
