@@ -18,12 +18,14 @@ from msgspec import UNSET
 from brokers import catalog
 from marketdata import auth
 from marketdata.dialects.base import (
+    About,
     Authenticate,
     BadCommandError,
     Command,
     Dialect,
     GetSubscriptions,
     Ping,
+    Question,
     Rejected,
     RequestId,
     Subscribe,
@@ -53,7 +55,7 @@ from marketdata.hub import Hub, Session
 from marketdata.peers import EXTENSION, FramePeer, MessagePeer
 from marketdata.ratelimit import TokenBucket
 from marketdata.resolution import resolve
-from marketdata.ticks import Key
+from marketdata.ticks import FeedState, Key, Mode
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +64,11 @@ MESSAGE_LIMIT_BYTES = 1024 * 1024
 COMMANDS_PER_S = 200.0
 COMMAND_BURST = 5000
 REFUSALS_BEFORE_CLOSE = 200
+FIRST_REPORT_S = 1.5
+"""The accounts report once a second; a dialect that names them waits so long for the first report after a start."""
+
+_BOOKS = tuple(mode for mode in Mode if mode.depth_levels)
+_UP = (FeedState.CONNECTED, FeedState.MARKET_CLOSED)
 
 
 class StreamConsumer(AsyncConsumer):
@@ -159,12 +166,14 @@ class StreamConsumer(AsyncConsumer):
             session.tell(self._dialect.pong(command, int(time.time() * 1000)))
         elif isinstance(command, Authenticate):
             await self._authenticate(session, command)
+        elif isinstance(command, Question) and (command.is_open or session.grant is not None):
+            session.tell(command.answer(await self._about(session)))
         elif session.grant is None:
             self._error(NOT_AUTHENTICATED, command.request_id)
         elif isinstance(command, Subscribe):
             await self._subscribe(session, command)
         elif isinstance(command, Unsubscribe):
-            self._unsubscribe(session, command)
+            await self._unsubscribe(session, command)
         elif isinstance(command, GetSubscriptions):
             session.tell(self._dialect.subscriptions(command, self._hub.held(session)))
 
@@ -173,6 +182,8 @@ class StreamConsumer(AsyncConsumer):
             grant = await auth.authenticate(command.api_key, session.address)
         except auth.TooManyFailures:
             self._error(TOO_MANY_FAILURES, command.request_id)
+            return
+        if session not in self._hub.sessions:
             return
         if grant is None:
             log.info("wrong_key", address=session.address)
@@ -184,13 +195,23 @@ class StreamConsumer(AsyncConsumer):
             self._end(CLOSE_TOO_MANY_CONNECTIONS)
         else:
             self._simulated = await database_sync_to_async(catalog.is_simulated)(grant.feed)
-            self._admitted(session, command)
+            await self._admitted(session, command)
 
-    def _admitted(self, session: Session, command: Authenticate) -> None:
+    async def _admitted(self, session: Session, command: Authenticate) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        session.tell(self._dialect.authenticated(command, simulated=self._simulated))
+        patience_s = FIRST_REPORT_S if self._dialect.names_brokers else 0.0
+        about = await self._about(session, patience_s=patience_s)
+        session.tell(self._dialect.authenticated(command, simulated=self._simulated, about=about))
         self._hub.tell_status(session)
+
+    async def _about(self, session: Session, *, patience_s: float = 0.0) -> About:
+        user, feed = (session.grant.name, session.grant.feed) if session.grant else ("", "")
+        accounts = await self._hub.accounts(feed, patience_s=patience_s)
+        states = [account.state for account in accounts if account.state is not FeedState.DISABLED]
+        brokers = {account.broker for account in accounts if account.state is not FeedState.DISABLED}
+        best = next((state for state in states if state in _UP), states[0] if states else None)
+        return About(user, tuple(sorted(brokers)), best)
 
     async def _subscribe(self, session: Session, command: Subscribe) -> None:
         assert session.grant is not None
@@ -204,7 +225,11 @@ class StreamConsumer(AsyncConsumer):
         granted: list[Key] = []
         over: list[Key] = []
         for key in found.keys:
-            (granted if self._hub.subscribe(session, key, throttle_ms) else over).append(key)
+            if self._hub.subscribe(session, key, throttle_ms):
+                self._close_other_books(session, key)
+                granted.append(key)
+            else:
+                over.append(key)
         refused = tuple(Rejected(key.symbol, key.exchange, TOO_MANY_SYMBOLS) for key in over)
         outcome = Subscribed(
             command=command,
@@ -212,10 +237,17 @@ class StreamConsumer(AsyncConsumer):
             rejected=(*command.rejected, *found.rejected, *refused),
             throttle_ms=throttle_ms,
             simulated=self._simulated,
+            about=await self._about(session),
+            brokers=self._hub.serving(session, granted),
         )
         session.tell(self._dialect.subscribed(outcome))
 
-    def _unsubscribe(self, session: Session, command: Unsubscribe) -> None:
+    def _close_other_books(self, session: Session, key: Key) -> None:
+        if self._dialect.one_book and key.mode.depth_levels:
+            others = [key._replace(mode=mode) for mode in _BOOKS if mode is not key.mode]
+            self._hub.unsubscribe(session, others)
+
+    async def _unsubscribe(self, session: Session, command: Unsubscribe) -> None:
         if command.items is None:
             keys = list(session.held)
         else:
@@ -225,7 +257,8 @@ class StreamConsumer(AsyncConsumer):
                 for key in session.held
                 if (key.symbol, key.exchange, key.mode) in asked or (key.symbol, key.exchange, None) in asked
             ]
-        session.tell(self._dialect.unsubscribed(command, self._hub.unsubscribe(session, keys)))
+        count, about = self._hub.unsubscribe(session, keys), await self._about(session)
+        session.tell(self._dialect.unsubscribed(command, count, ended=keys, about=about))
 
     def _error(self, error: ClientError, request_id: RequestId = UNSET) -> None:
         assert self._session is not None

@@ -9,11 +9,13 @@ multiple of what the pass cost: quick when the load is light, few large writes w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import msgspec
 import structlog
 from django.db import Error as DatabaseError
 
@@ -27,9 +29,9 @@ from marketdata.membership import Items, Membership, report_failure
 from marketdata.outbox import Entry, Joiner, Outbox
 from marketdata.peers import Peer
 from marketdata.quota import Quota
-from marketdata.statuses import Change, StatusBoard
+from marketdata.statuses import GATEWAY, Change, StatusBoard
 from marketdata.tasks import end
-from marketdata.ticks import AccountStatus, FeedState, Key
+from marketdata.ticks import AccountStatus, FeedState, Key, KeyStatus
 from marketdata.topics import group_of, status_key
 from marketdata.wire import Delivery, WireError, decode, decode_status, unpack
 
@@ -52,6 +54,7 @@ class Counters:
     """What the hub has done since it started; plain numbers for metrics and tests."""
 
     ticks: int = 0
+    encoded: int = 0
     duplicates: int = 0
     lost: int = 0
     pauses: int = 0
@@ -99,13 +102,13 @@ class Session:
 
 
 class Stream:
-    """One key with the clients that hold it, by dialect, and its last tick."""
+    """One key with the clients that hold it, by dialect and by the key as they spell it, and its last tick."""
 
     __slots__ = ("audiences", "key", "last")
 
     def __init__(self, key: Key) -> None:
         self.key = key
-        self.audiences: dict[Dialect, dict[Session, Sink]] = {}
+        self.audiences: dict[tuple[Dialect, Key], dict[Session, Sink]] = {}
         self.last: Delivery | None = None
 
 
@@ -139,6 +142,8 @@ class Hub:
         self._membership = Membership(layer, ledger, self._on_items)
         self._board = StatusBoard()
         self._status_groups: dict[str, str] = {}
+        self._heard: dict[str, asyncio.Event] = {}
+        """Feed to whether its accounts have reported; set and never cleared."""
         self._bridge_heard_s = time.monotonic()
         self._interrupted: set[Key] = set()
         self._joiner = Joiner()
@@ -203,35 +208,42 @@ class Hub:
         """
         The client holds this key from now on and gets its last value at once, if there is one.
 
-        False where its API key holds all the symbols it may. Repeating it only changes the throttle.
+        The key is as the client spells it. False where its API key holds all the symbols it may. Repeating it only
+        changes the throttle.
         """
         assert session.grant is not None
-        grant = session.grant
+        grant, served = session.grant, session.dialect.served(key)
         is_new = key not in session.held
-        if is_new and not self.quota.hold(grant.key_id, (key.symbol, key.exchange), grant.max_symbols):
+        if is_new and not self.quota.hold(grant.key_id, (served.symbol, served.exchange), grant.max_symbols):
             return False
-        stream = self._stream(key)
+        stream = self._stream(served)
         if is_new:
-            self._offer_last(session, stream, throttled=bool(throttle_ms))
+            self._offer_last(session, stream, key, throttled=bool(throttle_ms))
         session.held[key] = throttle_ms
         session.outbox.throttle(key, throttle_ms)
         sink = session.outbox.offer_throttled if throttle_ms else session.outbox.offer
-        stream.audiences.setdefault(session.dialect, {})[session] = sink
+        stream.audiences.setdefault((session.dialect, key), {})[session] = sink
         return True
+
+    def serving(self, session: Session, keys: Collection[Key]) -> dict[Key, str]:
+        """Of these keys that the client holds, those whose ticks have come, and the broker they came from."""
+        streams = {key: self._streams.get(group_of(session.dialect.served(key))) for key in keys}
+        return {key: stream.last.tick.broker for key, stream in streams.items() if stream and stream.last}
 
     def unsubscribe(self, session: Session, keys: Collection[Key]) -> int:
         """The client no longer holds these keys, nor gets a tick of them; returns how many it held."""
         held = {key for key in keys if key in session.held}
         for key in held:
             del session.held[key]
-            stream = self._streams[group_of(key)]
-            audience = stream.audiences[session.dialect]
+            served = session.dialect.served(key)
+            stream = self._streams[group_of(served)]
+            audience = stream.audiences[session.dialect, key]
             del audience[session]
             if not audience:
-                del stream.audiences[session.dialect]
+                del stream.audiences[session.dialect, key]
             self._drop_if_unheld(stream)
             if session.grant:
-                self.quota.let_go(session.grant.key_id, (key.symbol, key.exchange))
+                self.quota.let_go(session.grant.key_id, (served.symbol, served.exchange))
         session.outbox.forget(held)
         return len(held)
 
@@ -263,8 +275,11 @@ class Hub:
                 self._fan_out(stream, delivery)
 
     def _fan_out(self, stream: Stream, delivery: Delivery) -> None:
-        for dialect, sinks in stream.audiences.items():
-            entry = _entry(stream, dialect, delivery)
+        for (dialect, key), sinks in stream.audiences.items():
+            if delivery.stale and not dialect.shows_stale:
+                continue
+            entry = _entry(key, dialect, delivery)
+            self.counters.encoded += 1
             for sink in sinks.values():
                 sink(entry)
 
@@ -285,14 +300,16 @@ class Hub:
             self._interrupted.add(stream.key)
         return True
 
-    def _offer_last(self, session: Session, stream: Stream, *, throttled: bool) -> None:
+    def _offer_last(self, session: Session, stream: Stream, key: Key, *, throttled: bool) -> None:
         if stream.last is None:
             return
         tick = stream.last.tick
         up = self._board.is_up(stream.key.feed, tick.broker)
         stale = is_stale(tick.received_ms, self._clock() * 1000, feed_is_up=up)
+        if stale and not session.dialect.shows_stale:
+            return
         last = stream.last._replace(conflated=0, snapshot=True, stale=stale)
-        entry = _entry(stream, session.dialect, last)
+        entry = _entry(key, session.dialect, last)
         (session.outbox.offer_throttled if throttled else session.outbox.offer)(entry)
         self._dirty.set()
 
@@ -385,6 +402,14 @@ class Hub:
 
     # ----------------------------------------------------------------------------------------------------------- status
 
+    async def accounts(self, feed: str, *, patience_s: float = 0.0) -> list[AccountStatus]:
+        """A feed's accounts as they last reported; the first report is waited for so long."""
+        heard = self._heard.get(feed)
+        if heard is not None and not heard.is_set() and patience_s:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(heard.wait(), patience_s)
+        return [account for account in self._board.accounts(feed) if account.broker != GATEWAY]
+
     def unready(self) -> list[str]:
         """What keeps prices from flowing, a sentence each; see `StatusBoard.unready`."""
         return self._board.unready()
@@ -392,6 +417,7 @@ class Hub:
     def _follow_status(self, feed: str) -> None:
         key = status_key(feed)
         if self._status_groups.setdefault(group_of(key), feed) == feed:
+            self._heard.setdefault(feed, asyncio.Event())
             self._membership.want(key)
 
     def _on_status(self, feed: str, packed: bytes) -> None:
@@ -405,15 +431,16 @@ class Hub:
                 continue
             for change in self._board.apply(feed, status):
                 self._tell_change(change)
+            self._heard[feed].set()
 
     def _tell_change(self, change: Change) -> None:
         for session in self.sessions:
             if not session.status or session.grant is None:
                 continue
             if isinstance(change, AccountStatus):
-                if change.feed in ("", session.grant.feed):
+                if change.broker == GATEWAY or change.feed == session.grant.feed:
                     session.tell(session.dialect.account_status(change))
-            elif any((key.symbol, key.exchange) == (change.symbol, change.exchange) for key in session.held):
+            elif change.feed == session.grant.feed and _holds(session, change):
                 session.tell(session.dialect.key_status(change))
 
     def _listen_for_the_bridge(self) -> None:
@@ -448,7 +475,14 @@ class Hub:
             self._membership.drop(stream.key)
 
 
-def _entry(stream: Stream, dialect: Dialect, delivery: Delivery) -> Entry:
-    """A tick in a dialect, ready for every outbox."""
+def _entry(key: Key, dialect: Dialect, delivery: Delivery) -> Entry:
+    """A tick in a dialect and under the key as clients spell it, ready for every outbox."""
+    if key.symbol != delivery.tick.symbol:
+        delivery = delivery._replace(tick=msgspec.structs.replace(delivery.tick, symbol=key.symbol))
     payload = dialect.tick(delivery)
-    return Entry(stream.key, payload, frame_of(payload))
+    return Entry(key, payload, frame_of(payload))
+
+
+def _holds(session: Session, change: KeyStatus) -> bool:
+    """Whether a client holds the instrument, in whatever mode."""
+    return any((key.symbol, key.exchange) == (change.symbol, change.exchange) for key in session.held)

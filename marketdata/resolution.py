@@ -21,7 +21,7 @@ SUGGESTED_ITEMS = 20
 
 
 class Resolution(NamedTuple):
-    """Keys in the order asked for, each once, and what is refused."""
+    """Keys in the order asked for, each once, and what is refused; symbols as the client spells them."""
 
     keys: tuple[Key, ...]
     rejected: tuple[Rejected, ...]
@@ -44,9 +44,9 @@ def resolve(items: Sequence[Item], feed: str) -> Resolution:
             continue
         mode = _deepest(item.mode or Mode.LTP, (listing.modes for listing in found))
         if mode is None:
-            rejected.append(Rejected(item.symbol, item.exchange, DEPTH_NOT_SERVED))
+            rejected.append(Rejected(item.spelling or item.symbol, item.exchange, DEPTH_NOT_SERVED))
         else:
-            keys[Key(item.symbol, item.exchange, mode, feed)] = None
+            keys[Key(item.spelling or item.symbol, item.exchange, mode, feed)] = None
     return Resolution(tuple(keys), tuple(rejected))
 
 
@@ -67,4 +67,4 @@ def _refuse(item: Item, served: set[str], *, suggest: bool) -> Rejected:
         suggestions = catalog.suggest(item.symbol, item.exchange) if suggest else []
         if suggestions:
             error = with_detail(error, f"Did you mean {' or '.join(suggestions)}?")
-    return Rejected(item.symbol, item.exchange, error)
+    return Rejected(item.spelling or item.symbol, item.exchange, error)

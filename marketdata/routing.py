@@ -18,15 +18,15 @@ from django.conf import settings
 from marketdata import auth
 from marketdata.bridge import Bridge
 from marketdata.consumers import StreamConsumer
-from marketdata.dialects import NATIVE, Dialect
+from marketdata.dialects import NATIVE, OPENALGO, Dialect
 from marketdata.hub import Hub
 from marketdata.ledger import make_ledger
 from marketdata.tasks import end
 
 log = structlog.get_logger(__name__)
 
-DIALECTS: dict[str, Dialect] = {"/": NATIVE, "/v1": NATIVE}
-"""Path to dialect; a trailing slash does not matter."""
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (NATIVE, OPENALGO)}
+"""The client protocols by their names in the settings."""
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -44,6 +44,7 @@ class Edge:
             layer, ledger = get_channel_layer(), make_ledger()
             self.hub = Hub(layer, ledger, revoked=auth.revoked, slow_client_s=settings.SLOW_CLIENT_S)
             self.hub.start()
+            log.info("streams", **{name: _paths_of(dialect) for name, dialect in DIALECTS.items()})
             if not settings.REDIS_URL:
                 self._bridge = asyncio.ensure_future(make_bridge(layer, ledger).run())
         return self.hub
@@ -67,10 +68,10 @@ def make_bridge(layer: Any, ledger: Any) -> Bridge:
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """The ASGI application for `scope["type"] == "websocket"`."""
-    dialect = DIALECTS.get(scope["path"].rstrip("/") or "/")
+    dialect = streams().get(scope["path"].rstrip("/") or "/")
     origin = _header(scope, b"origin")
     if dialect is None:
-        await _deny(scope, receive, send, 404, f"There is no stream at {scope['path']}; use /.")
+        await _deny(scope, receive, send, 404, f"There is no stream here; use one of {', '.join(streams())}.")
     elif origin is not None and not is_allowed(origin, _header(scope, b"host")):
         log.warning("origin_refused", origin=origin)
         await _deny(scope, receive, send, 403, "This origin may not connect; add it to ALLOWED_ORIGINS.")
@@ -78,6 +79,21 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         hub = await edge.start()
         consumer: Any = StreamConsumer(hub, dialect)
         await consumer(scope, receive, send)
+
+
+def streams() -> dict[str, Dialect]:
+    """
+    Path to dialect. A path without its trailing slash means the same; no other path has a stream.
+
+    >>> {path: dialect.name for path, dialect in streams().items()}
+    {'/': 'native', '/v1': 'native', '/openalgo': 'openalgo'}
+    """
+    aliases = dict.fromkeys((path.rstrip("/") for path in settings.OPENALGO_PATHS), OPENALGO)
+    return {"/": DIALECTS[settings.ROOT_DIALECT], "/v1": NATIVE, "/openalgo": OPENALGO, **aliases}
+
+
+def _paths_of(dialect: Dialect) -> list[str]:
+    return [path for path, spoken in streams().items() if spoken is dialect]
 
 
 def is_allowed(origin: str, host: str | None) -> bool:

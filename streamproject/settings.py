@@ -8,6 +8,7 @@ world outside, is a system check in `marketdata.checks` and `brokers.checks`.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
@@ -41,6 +42,15 @@ TICK_LANES = env.integer("TICK_LANES", 4, lowest=1, highest=256)
 
 MAX_SYMBOLS_PER_KEY = env.integer("MAX_SYMBOLS_PER_KEY", 3000, lowest=1)
 MAX_CONNECTIONS_PER_KEY = env.integer("MAX_CONNECTIONS_PER_KEY", 200, lowest=1)
+
+ROOT_DIALECT = env.choice("ROOT_DIALECT", "NATIVE", ("NATIVE", "OPENALGO")).lower()
+OPENALGO_PATHS = env.names("OPENALGO_PATHS")
+for _path in OPENALGO_PATHS:
+    if not re.fullmatch(r"(/[\w.~-]+)+/?", _path, re.ASCII) or _path.rstrip("/") == "/v1":
+        raise ImproperlyConfigured(
+            f"OPENALGO_PATHS holds {_path!r}; write paths such as /ws, without a query. "
+            "/v1 stays native, and what / speaks is ROOT_DIALECT."
+        )
 
 REDIS_URL = env.redis_url("REDIS_URL")
 DATABASES = {"default": env.database("DATABASE_URL", DATA_DIR)}

@@ -151,7 +151,7 @@ def ending(view: TokenView, now_ms: int) -> str:
     >>> ending(TokenView(TokenState.VALID, "", six, True), six - 200 * MINUTE_MS)
     'ends in 3 h 20 min, at 06:00'
     >>> ending(TokenView(TokenState.VALID, "", six, False), six - 2 * DAY_MS)
-    'ends in 2 days, about on 26 Nov at 06:00'
+    'ends in 2 days, on 26 Nov at about 06:00'
     >>> ending(TokenView(TokenState.VALID, "", six, False), six + 5 * MINUTE_MS)
     'should have ended 5 min ago, at 06:00'
     """
@@ -162,7 +162,7 @@ def ending(view: TokenView, now_ms: int) -> str:
     year = " %Y" if abs(left_ms) > 200 * DAY_MS else ""
     when = f"at {at:%H:%M}" if abs(left_ms) < DAY_MS else at.strftime(f"on %d %b{year} at %H:%M")
     if left_ms > 0:
-        return f"ends in {span(left_ms)}, {'' if view.is_certain else 'about '}{when}"
+        return f"ends in {span(left_ms)}, {when if view.is_certain else when.replace('at ', 'at about ')}"
     return f"{'ended' if view.is_certain else 'should have ended'} {span(-left_ms)} ago, {when}"
 
 

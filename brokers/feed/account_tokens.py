@@ -175,4 +175,5 @@ def clock(at_ms: int) -> str:
 def _ending(end: TokenEnd, now_ms: int) -> str:
     if now_ms >= end.at_ms:
         return f"The token should have ended {clock(end.at_ms)}; the broker has not refused it yet."
-    return f"The token ends {'' if end.is_certain else 'about '}{clock(end.at_ms)}."
+    at = clock(end.at_ms) if end.is_certain else clock(end.at_ms).replace(" at ", " at about ")
+    return f"The token ends {at}."

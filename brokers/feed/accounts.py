@@ -2,17 +2,21 @@
 The accounts as the database has them, ready to connect or with the reason why not. Synchronous: call it in a thread.
 
 Here alone it is decided what may connect at all: enabled, with an adapter, with a token that has not ended and that the
-broker has not refused, to an address credentials may go to, and never simulated beside real.
+broker has not refused, to an address credentials may go to, never simulated beside real, and never somebody's own for
+others.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
+from django.db.models import Q
 
 from brokers import registry
 from brokers.contract import ErrorKind, Limits, LoginWay, Spec
@@ -76,16 +80,17 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
 def load_accounts(now_ms: int) -> list[Account]:
     """
-    Every account there is, as it stands at `now_ms` (Unix ms). One query, and one more where a token is not well.
+    Every account there is, as it stands at `now_ms` (Unix ms).
 
-    Raises django.db.DatabaseError.
+    One query, one more where a token is not well, and one where an account is its owner's alone. Raises
+    django.db.DatabaseError.
     """
-    rows = list(BrokerAccount.objects.select_related("broker").order_by("id"))
+    rows = list(BrokerAccount.objects.select_related("broker", "owner").order_by("id"))
     tries = tries_of(row.pk for row in rows if ails(row, now_ms))
     accounts = [_account(row, now_ms, tries.get(row.pk, ())) for row in rows]
     if any(account.is_on and not account.simulated for account in accounts):
-        return [_switched_off(account) if account.simulated and account.is_on else account for account in accounts]
-    return accounts
+        accounts = [_switched_off(account) if account.simulated and account.is_on else account for account in accounts]
+    return _unshared(rows, accounts, now_ms)
 
 
 def mark_refused(account: Account, kind: ErrorKind, now_ms: int) -> None:
@@ -219,3 +224,48 @@ def _missing(spec: Spec, credentials: Mapping[str, str]) -> Condition | None:
 def _switched_off(account: Account) -> Account:
     trouble = Condition(FeedState.DISABLED, "Simulated accounts do not run beside real ones.")
     return msgspec.structs.replace(account, trouble=trouble)
+
+
+def _unshared(rows: Sequence[BrokerAccount], accounts: Sequence[Account], now_ms: int) -> list[Account]:
+    """The accounts, those off that are their owner's alone and whose feed serves keys of others too."""
+    alone = {row.pk: row.owner for row in rows if row.owner is not None and not row.shared}
+    concerned = {account.feed for account in accounts if account.id in alone and account.is_on}
+    users = _users(concerned, now_ms) if concerned else {}
+    result = []
+    for account in accounts:
+        owner = alone.get(account.id)
+        others = [] if owner is None else [name for pk, name in users.get(account.feed, ()) if pk != owner.pk]
+        if owner is not None and others and account.is_on:
+            text = (
+                f"It is {owner.get_username()}'s own and not shared, and this feed serves keys of {_listed(others)} "
+                "too: share it in the admin, or give it a feed of its own."
+            )
+            account = msgspec.structs.replace(account, trouble=Condition(FeedState.DISABLED, text))  # noqa: PLW2901
+        result.append(account)
+    return result
+
+
+def _users(feeds: Collection[str], now_ms: int) -> dict[str, list[tuple[int, str]]]:
+    """
+    Who has keys that stream these feeds: their id and name. Keys without an owner are the operator's own.
+
+    Asked of the users, because the keys are not this app's.
+    """
+    now = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
+    unexpired = Q(api_keys__expires_at=None) | Q(api_keys__expires_at__gt=now)
+    held = get_user_model().objects.filter(unexpired, is_active=True, api_keys__active=True, api_keys__feed__in=feeds)
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    name = get_user_model().USERNAME_FIELD
+    for feed, pk, username in held.order_by(name).values_list("api_keys__feed", "pk", name).distinct():
+        found[feed].append((pk, username))
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    """
+    Names in a sentence, a few of them.
+
+    >>> _listed(["asha"]), _listed(["asha", "ravi"]), _listed(["asha", "ravi", "tara", "uma"])
+    ('asha', 'asha and ravi', 'asha and 3 others')
+    """
+    return " and ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} others"

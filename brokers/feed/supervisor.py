@@ -509,11 +509,11 @@ class Supervisor:
         condition, elsewhere = self._own_condition(account), self.plan.elsewhere(account.id)
         if not elsewhere:
             return condition
-        names = {id_: f"{each.broker} {each.name}" for id_, each in self._accounts.items()}
-        told = ", ".join(f"{count:,} by {names[id_]}" for id_, count in elsewhere.most_common())
-        count = elsewhere.total()
+        counts = [(self._accounts[id_], count) for id_, count in elsewhere.most_common() if id_ in self._accounts]
+        told = ", ".join(f"{count:,} by {other.broker} {other.name}" for other, count in counts)
+        count = sum(count for _, count in counts)
         served = f"{count:,} of its instruments {'is' if count == 1 else 'are'} served elsewhere now: {told}."
-        return Condition(condition.state, f"{condition.message} {served}")
+        return Condition(condition.state, f"{condition.message} {served}" if count else condition.message)
 
     def _own_condition(self, account: Account) -> Condition:
         pool = self.pools.get(account.id)

@@ -2,5 +2,6 @@
 
 from marketdata.dialects.base import Dialect
 from marketdata.dialects.native import NATIVE
+from marketdata.dialects.openalgo import OPENALGO
 
-__all__ = ["NATIVE", "Dialect"]
+__all__ = ["NATIVE", "OPENALGO", "Dialect"]

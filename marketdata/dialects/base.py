@@ -7,25 +7,34 @@ A dialect only translates. What a command does is the same for all of them and s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import msgspec
 
 from marketdata.errors import ClientError
-from marketdata.ticks import AccountStatus, Key, KeyStatus, Mode
+from marketdata.ticks import AccountStatus, FeedState, Key, KeyStatus, Mode
 from marketdata.wire import Delivery
 
 RequestId = object
 """Whatever JSON value a client sends as its request's id; it comes back unchanged. `msgspec.UNSET`: none was sent."""
 
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
 
 class Item(NamedTuple):
-    """One instrument of a request, in canonical spelling; `mode` None is "every mode" (unsubscribe only)."""
+    """
+    One instrument of a request, in canonical spelling; `mode` None is "every mode" (unsubscribe only).
+
+    `spelling`, where it is not empty, is the client's own name of the symbol, under which its ticks come back. An
+    Unsubscribe names what is held as the client does.
+    """
 
     symbol: str
     exchange: str
     mode: Mode | None
+    spelling: str = ""
 
 
 class Rejected(NamedTuple):
@@ -61,6 +70,7 @@ class Unsubscribe(NamedTuple):
 
     items: tuple[Item, ...] | None
     request_id: RequestId = msgspec.UNSET
+    rejected: tuple[Rejected, ...] = ()
 
 
 class GetSubscriptions(NamedTuple):
@@ -70,12 +80,41 @@ class GetSubscriptions(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """Is the server there? Needs no key."""
+    """Is the server there? Needs no key. `echo`: what a dialect gives back with the answer."""
 
+    request_id: RequestId = msgspec.UNSET
+    echo: Mapping[str, object] = _NOTHING
+
+
+class About(NamedTuple):
+    """
+    What a connection is connected to.
+
+    `user` is its API key's name, empty before it has shown one; `brokers` are the slugs of its feed's accounts as far
+    as they have reported, `state` how the best of them is doing (None: none has reported).
+    """
+
+    user: str = ""
+    brokers: tuple[str, ...] = ()
+    state: FeedState | None = None
+
+
+NOBODY = About()
+
+
+class Question(NamedTuple):
+    """
+    A question that its dialect answers by itself, from what the connection is connected to.
+
+    `answer` returns None where nothing is to be said. `is_open`: needs no key.
+    """
+
+    answer: Callable[[About], bytes | None]
+    is_open: bool = False
     request_id: RequestId = msgspec.UNSET
 
 
-Command = Authenticate | Subscribe | Unsubscribe | GetSubscriptions | Ping
+Command = Authenticate | Subscribe | Unsubscribe | GetSubscriptions | Ping | Question
 
 
 class Held(NamedTuple):
@@ -86,13 +125,19 @@ class Held(NamedTuple):
 
 
 class Subscribed(NamedTuple):
-    """The outcome of a Subscribe: what got in (in the mode that was granted) and what did not."""
+    """
+    The outcome of a Subscribe: what got in (in the mode that was granted) and what did not.
+
+    `brokers` has the broker of those whose ticks come already.
+    """
 
     command: Subscribe
     granted: tuple[Key, ...]
     rejected: tuple[Rejected, ...]
     throttle_ms: int
     simulated: bool
+    about: About = NOBODY
+    brokers: Mapping[Key, str] = MappingProxyType({})
 
 
 class BadCommandError(Exception):
@@ -110,6 +155,16 @@ class Dialect(ABC):
     name: ClassVar[str]
     closes_for_restart: ClassVar[bool] = True
     """Whether a temporary end is a proper close frame; where not, TCP is dropped so that clients come back."""
+    shows_stale: ClassVar[bool] = True
+    """Whether a last value of an earlier day, or of a feed that is down, is sent, marked; where not, only live ones."""
+    one_book: ClassVar[bool] = False
+    """Whether ticks do not tell books of different depth apart, so that a symbol is held in one of them at a time."""
+    names_brokers: ClassVar[bool] = False
+    """Whether the answer to Authenticate names the feed's brokers, so that it is worth a moment to hear of them."""
+
+    def served(self, key: Key) -> Key:
+        """The stream behind a key that a client holds: the same, but for a client's own spelling of the symbol."""
+        return key
 
     @abstractmethod
     def parse(self, text: str) -> Command:
@@ -124,7 +179,7 @@ class Dialect(ABC):
         """One tick."""
 
     @abstractmethod
-    def authenticated(self, command: Authenticate, *, simulated: bool) -> bytes:
+    def authenticated(self, command: Authenticate, *, simulated: bool, about: About = NOBODY) -> bytes:
         """The key is good."""
 
     @abstractmethod
@@ -132,12 +187,14 @@ class Dialect(ABC):
         """What a Subscribe led to."""
 
     @abstractmethod
-    def unsubscribed(self, command: Unsubscribe, count: int) -> bytes:
-        """How many subscriptions ended."""
+    def unsubscribed(
+        self, command: Unsubscribe, count: int, *, ended: Sequence[Key] = (), about: About = NOBODY
+    ) -> bytes:
+        """How many subscriptions ended, and which."""
 
     @abstractmethod
-    def subscriptions(self, command: GetSubscriptions, held: Sequence[Held]) -> bytes:
-        """What the connection holds."""
+    def subscriptions(self, command: GetSubscriptions, held: Sequence[Held]) -> bytes | None:
+        """What the connection holds. None: not asked here."""
 
     @abstractmethod
     def pong(self, command: Ping, now_ms: int) -> bytes:

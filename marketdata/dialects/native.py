@@ -15,6 +15,8 @@ from typing import ClassVar, TypeVar
 import msgspec
 
 from marketdata.dialects.base import (
+    NOBODY,
+    About,
     Authenticate,
     BadCommandError,
     Command,
@@ -135,7 +137,7 @@ class Native(Dialect):
         The command in a message.
 
         >>> NATIVE.parse('{"action": "subscribe", "symbols": [{"symbol": "sbin", "exchange": "nse"}]}').items
-        (Item(symbol='SBIN', exchange='NSE', mode=<Mode.LTP: 1>),)
+        (Item(symbol='SBIN', exchange='NSE', mode=<Mode.LTP: 1>, spelling=''),)
         """
         request = self._decode(_head, text, msgspec.UNSET)
         parse = _PARSERS.get(request.action)
@@ -227,7 +229,7 @@ class Native(Dialect):
             )
         )
 
-    def authenticated(self, command: Authenticate, *, simulated: bool) -> bytes:
+    def authenticated(self, command: Authenticate, *, simulated: bool, about: About = NOBODY) -> bytes:
         """`{"status": "authenticated", "message": "Connected"}`"""
         return self._answer("authenticated", command.request_id, message="Connected", **_flag(simulated=simulated))
 
@@ -242,7 +244,9 @@ class Native(Dialect):
             fields["granted"] = [_granted(key) for key in outcome.granted]
         return self._answer("subscribed", command.request_id, **fields, **_flag(simulated=outcome.simulated))
 
-    def unsubscribed(self, command: Unsubscribe, count: int) -> bytes:
+    def unsubscribed(
+        self, command: Unsubscribe, count: int, *, ended: Sequence[Key] = (), about: About = NOBODY
+    ) -> bytes:
         """`{"status": "unsubscribed", "count": 2}`"""
         return self._answer("unsubscribed", command.request_id, count=count)
 

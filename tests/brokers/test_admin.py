@@ -236,7 +236,7 @@ def test_an_accounts_page_tells_how_its_token_is_doing_and_offers_the_login(
     shown = admin_client.get(url(account)).content.decode()
     assert "SIMULATED" not in shown
     assert "There since" in shown
-    assert re.search(r">valid</b> ends in \d+ h( \d+ min)?, about at 06:00|>expiring</b>", shown)
+    assert re.search(r">valid</b> ends in \d+ h( \d+ min)?, at about 06:00|>expiring</b>", shown)
     assert f'action="/broker/accounts/{account.pk}/log-in"' in shown
     assert "<code>http://testserver/broker/zerodha/callback</code>" in shown
     assert 'name="address"' in shown

@@ -90,7 +90,7 @@ def test_the_way_back_stores_the_token_and_says_when_it_ends(admin_client: Clien
     assert (answer["Referrer-Policy"], answer["Cache-Control"]) == ("no-referrer", "no-store")
     assert is_new(account)
     shown = admin_client.get(page(account)).content.decode()
-    assert "Zerodha main is logged in. The token ends about" in shown
+    assert "Zerodha main is logged in. The token ends on " in shown
     assert query["request_token"] not in shown
     assert stored(account) not in shown
     assert list(Attempt.objects.values_list("what", "outcome")) == [("exchange", "ok"), ("page", "ok")]

@@ -45,7 +45,7 @@ def test_a_token_from_stdin_is_stored_and_its_end_is_told(
     account: BrokerAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = run(monkeypatch, "zerodha", "main", stdin="swordfish\n")
-    assert out.startswith("The token of Zerodha main is stored. The token ends about on ")
+    assert out.startswith("The token of Zerodha main is stored. The token ends on ")
     assert "swordfish" not in out
     assert stored(account) == {"api_key": "kitekey", "access_token": "swordfish"}
     [attempt] = Attempt.objects.all()

@@ -51,7 +51,7 @@ class Command(BaseCommand):
         )
         modes = [mode.name.lower() for mode in Mode]
         parser.add_argument("--mode", default="quote", choices=modes, type=str.lower, help="default: quote")
-        address = f"ws://{settings.WEBSOCKET_HOST}:{settings.WEBSOCKET_PORT}/"
+        address = f"ws://{settings.WEBSOCKET_HOST}:{settings.WEBSOCKET_PORT}/v1"
         parser.add_argument("--url", default=address, help=f"the server (default {address})")
         parser.add_argument("--key", help=f"API key; without it {KEY_VARIABLE}, else the running demo's")
         parser.add_argument("--count", type=int, help="stop after so many ticks")

@@ -64,7 +64,7 @@ def view(row: BrokerAccount, hours: float = 0.0) -> TokenView:
 def test_by_the_brokers_clock_it_is_valid_then_expiring_and_never_dead_before_the_broker_says_so(toy: Toy) -> None:
     row = add(token="opaque")
     assert view(row) == TokenView(
-        TokenState.VALID, "The token ends about on 26 Nov at 06:00.", NOW_MS + 21 * HOUR_MS, False
+        TokenState.VALID, "The token ends on 26 Nov at about 06:00.", NOW_MS + 21 * HOUR_MS, False
     )
     assert view(row, 20).state is TokenState.EXPIRING
     late = view(row, 24)

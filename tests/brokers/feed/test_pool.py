@@ -24,6 +24,11 @@ from tests.brokers.feed.bench import Toy, ToyBroker, nse, until
 FIRST, SECOND, THIRD = (ConnectionId(1, "market", number) for number in range(3))
 
 
+def edited(account: Account) -> Account:
+    """The same account after somebody saved it in the admin."""
+    return msgspec.structs.replace(account, edited_ms=account.edited_ms + 1)
+
+
 class Bench:
     """A pool, its broker, and what it told its owner."""
 
