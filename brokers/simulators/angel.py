@@ -15,8 +15,8 @@ angel-one/smartapi-python, smartWebSocketV2.py. What no document says was chosen
   which the real one has and this socket does not.
 - Nothing is sent to a silent client: the heartbeat is the client's.
 - The login over HTTP takes the one-time password of this half minute, of the one before and of the next. Its refusals
-  are HTTP 200; AB1050 for a wrong one-time password is from Angel One's forum, AB1000 and AB1006 from
-  /docs/Exceptions. A token ends at the next 5:00 in India. A login ends none before it, as several may be logged in.
+  are HTTP 200; AB1050 for a wrong one-time password is from Angel One's forum, AB1000 and AB1006 are from
+  memory. A token ends at the next 5:00 in India. A login ends none before it, as several may be logged in.
 """
 
 from __future__ import annotations
