@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from bench import adapter, decoders, lookup, scaling, suite
+from bench import adapter, decoders, dialects, lookup, scaling, suite
 from bench.processes import BenchError
 from bench.report import CONSOLE
 
@@ -21,6 +21,7 @@ COMMANDS = {
     "soak": suite.soak,
     "adapter": adapter.run,
     "decoders": decoders.run,
+    "dialects": dialects.run,
     "lookup": lookup.run,
     "smoke": suite.smoke,
 }

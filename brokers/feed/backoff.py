@@ -12,15 +12,29 @@ HEALTHY_S = 30.0
 
 
 class Waits(NamedTuple):
-    """Seconds before the first retry, at most so many, each time so many times the one before."""
+    """
+    Seconds before the first retry, at most so many, each time so many times the one before; `early_s` are the waits
+    before these, one after the other.
+
+    >>> [Waits(4.0, 30.0, early_s=(0.5, 1.0)).after(failures) for failures in range(6)]
+    [0.5, 1.0, 4.0, 8.0, 16.0, 30.0]
+    """
 
     first_s: float
     most_s: float
     factor: float = 2.0
+    early_s: tuple[float, ...] = ()
+
+    def after(self, failures: int) -> float:
+        """The wait after so many failures before this one."""
+        if failures < len(self.early_s):
+            return self.early_s[failures]
+        return min(self.first_s * self.factor ** min(failures - len(self.early_s), 32), self.most_s)
 
 
 POLICY: dict[ErrorKind, Waits | None] = {
-    ErrorKind.NETWORK: Waits(0.5, 30.0),
+    # In a short outage nobody should wait long after its end.
+    ErrorKind.NETWORK: Waits(4.0, 30.0, early_s=(0.5, 1.0, 2.0, 2.0, 2.0, 2.0)),
     ErrorKind.PROTOCOL: Waits(2.0, 60.0),
     ErrorKind.LIMIT: Waits(15.0, 300.0),
     ErrorKind.AUTH: None,
@@ -36,8 +50,8 @@ class Backoff:
     `chance` gives numbers from 0 to 1, as `random.random` does.
 
     >>> backoff = Backoff(lambda: 1.0)
-    >>> [backoff.failed(ErrorKind.NETWORK, lived_s=0.0) for _ in range(8)]
-    [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    >>> [backoff.failed(ErrorKind.NETWORK, lived_s=0.0) for _ in range(11)]
+    [0.5, 1.0, 2.0, 2.0, 2.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
     >>> backoff.failed(ErrorKind.NETWORK, lived_s=3600.0), backoff.failed(ErrorKind.AUTH, lived_s=0.0)
     (0.5, None)
     """
@@ -56,7 +70,7 @@ class Backoff:
         waits = POLICY[kind]
         if waits is None:
             return None
-        wait_s = min(waits.first_s * waits.factor ** min(self._failures, 32), waits.most_s)
+        wait_s = waits.after(self._failures)
         self._failures += 1
         return wait_s * (0.5 + self._chance() / 2)
 

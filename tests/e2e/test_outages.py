@@ -245,7 +245,7 @@ async def test_limits_and_tokens_changed_in_the_database_take_effect_without_a_r
         stack.manage("shell", "-c", limit.format(100))
         await wait_until(lambda: len(_held(stack)) == 3, "room again", BACK_S)
         stack.simulator.call("expire")
-        await client.status(lambda message: message.get("state") == "token_expired", BACK_S)
+        await client.status(lambda message: message.get("state") == "waiting_for_login", BACK_S)
         refused = len(stack.simulator.call("log", event="refused"))
         await asyncio.sleep(2)
         assert len(stack.simulator.call("log", event="refused")) == refused == 1

@@ -14,17 +14,16 @@ from tests.oracles.make import is_made, python_of
 
 class Oracle:
     """
-    A subprocess that runs `<name>_runner.py` with the SDK of that name.
+    A subprocess that runs `<name>_runner.py`, or another runner, with the SDK of that name.
 
     `parse` sends one frame and returns the SDK's packets, or raises OracleError with the SDK's own exception.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, runner: str = "") -> None:
         if not is_made(name):
             missing(f"the oracle {name}", "its environment is not made (make oracles)")
-        runner = Path(__file__).with_name(f"{name}_runner.py")
         self._process = subprocess.Popen(
-            [python_of(name), runner],
+            [python_of(name), Path(__file__).with_name(f"{runner or name}_runner.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -255,7 +255,10 @@ async def test_a_limit_the_broker_does_not_tell_of_is_seen_and_moves_nothing(mon
         bench.simulator.set_limits(ignore_beyond=1000)
         keys = together.shared(1040)
         sub.subscribe(*keys)
-        await until(lambda: [len(each.modes) for each in bench.simulator.clients.values()] == [1040], "all subscribed")
+        await until(
+            lambda: [list(each.modes.values()) for each in bench.simulator.clients.values()] == [["ltp"] * 1040],
+            "all subscribed",
+        )
         logged = len(bench.simulator.log)
         await becomes_unwell(sub, 40, FeedState.NO_DATA)
         assert unwell(sub).keys() == {key.symbol for key in keys[1000:]}

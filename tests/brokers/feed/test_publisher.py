@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import pytest
 
@@ -330,3 +332,126 @@ async def test_a_packet_that_is_only_a_book_is_news_for_those_who_want_the_book(
         assert source.snapshots.state(nse(1)).depth is not None, "the book comes from another kind of socket"
         source.settle(nse(1), None, Mode.DEPTH20)
         assert source.snapshots.state(nse(1)).depth is None
+
+
+# ------------------------------------------------------------------------------------------------- from another source
+
+
+NOW_MS = time.time_ns() // 1_000_000
+MOMENT_MS = 1_795_588_200_000
+"""Some instant by an exchange's clock."""
+
+
+@asynccontextmanager
+async def moved(last: Update, *keys: Key, simulated: bool = False) -> AsyncIterator[tuple[Bench, Subscriber, Source]]:
+    """Keys that ticked once from one source, and tick from another now: that one is given."""
+    async with both() as (bench, sub):
+        sub.subscribe(*keys)
+        await until(lambda: len(bench.publisher.streams(SBIN)) == len(keys), "the demand")
+        before = bench.publisher.source("zerodha", simulated=False)
+        bench.publisher.bind(SBIN, before, nse(1))
+        before.deliver([last], NOW_MS)
+        before.clear_books([nse(1)])
+        after = bench.publisher.source("angel", simulated=simulated)
+        bench.publisher.bind(SBIN, after, nse(1))
+        await until(lambda: len(sub.got) == len(keys), "the first ticks")
+        yield bench, sub, after
+
+
+def prices(sub: Subscriber, key: Key = LTP) -> list[float]:
+    return [got.tick.ltp for got in sub.of(key)]
+
+
+def at(ltp: float, ago_ms: int = 0, **fields: Any) -> Update:
+    return Update(token=nse(1), ltp=ltp, exchange_ms=MOMENT_MS - ago_ms, **fields)
+
+
+async def test_prices_of_another_source_wait_until_they_are_not_older_than_the_last_one() -> None:
+    async with moved(at(10.0), LTP) as (_, sub, after):
+        for number, ago_ms in enumerate((2000, 1000, 1, 0, -500)):
+            after.deliver([at(20.0 + number, ago_ms)], NOW_MS + number)
+        after.deliver([at(30.0, 100)], NOW_MS + 9)
+        await until(lambda: len(sub.got) == 4, "those that are not older")
+        assert prices(sub) == [10.0, 23.0, 24.0, 30.0], "what comes after that is the other's own order"
+        assert [got.tick.seq - sub.got[0].tick.seq for got in sub.got] == [0, 1, 2, 3], "what was held back is no loss"
+        assert {got.tick.broker for got in sub.got[1:]} == {"angel"}
+
+
+async def test_after_five_seconds_they_go_out_whatever_the_clocks_say() -> None:
+    async with moved(at(10.0), LTP) as (_, sub, after):
+        for number, later_ms in enumerate((0, 4999, 5000, 5001)):
+            after.deliver([at(20.0 + number, 60_000)], NOW_MS + later_ms)
+        await until(lambda: len(sub.got) == 3, "the late ones")
+        assert prices(sub) == [10.0, 22.0, 23.0]
+
+
+@pytest.mark.parametrize(
+    ("last", "new", "is_held"),
+    [
+        ({"last_trade_ms": 5000}, {"last_trade_ms": 4000}, True),
+        ({"last_trade_ms": 5000}, {"last_trade_ms": 5000}, False),
+        ({"last_trade_ms": 5000}, {"exchange_ms": 4000}, True),
+        ({"exchange_ms": 5000}, {"last_trade_ms": 4000}, False),  # the last trade may well be older than the price
+        ({"exchange_ms": 5000, "last_trade_ms": 5000}, {"exchange_ms": 5000, "last_trade_ms": 4000}, False),
+        ({"volume": 100}, {"volume": 99}, True),
+        ({"volume": 100}, {"volume": 100}, False),
+        ({"volume": 100, "exchange_ms": 5000}, {"volume": 99, "exchange_ms": 6000}, True),
+        ({"volume": 100}, {}, False),
+        ({}, {"exchange_ms": 1, "volume": 1}, False),
+    ],
+)
+async def test_what_is_older_is_told_by_the_clock_or_the_last_trade_or_the_volume(
+    last: dict[str, int], new: dict[str, int], is_held: bool
+) -> None:
+    async with moved(Update(token=nse(1), ltp=10.0, **last), LTP) as (_, sub, after):  # type: ignore[arg-type]
+        after.deliver([Update(token=nse(1), ltp=20.0, **new)], NOW_MS)  # type: ignore[arg-type]
+        after.deliver([Update(token=nse(1), ltp=30.0, exchange_ms=9000, last_trade_ms=9000, volume=900)], NOW_MS)
+        await until(lambda: prices(sub)[-1] == 30.0, "the new ones")
+        assert prices(sub) == ([10.0, 30.0] if is_held else [10.0, 20.0, 30.0])
+
+
+async def test_a_last_value_does_not_step_back_either() -> None:
+    async with moved(at(10.0), LTP) as (bench, sub, after):
+        after.deliver([at(20.0, 1000)], time.time_ns() // 1_000_000)
+        async with subscriber(bench.publisher.port) as other:
+            other.subscribe(LTP, QUOTE)
+            await until(lambda: other.of(QUOTE), "the last value on a key that never ticked before")
+            assert other.of(LTP) == []
+            after.deliver([at(21.0, -1)], time.time_ns() // 1_000_000)
+            await until(lambda: prices(other) == [21.0], "the tick")
+            assert prices(sub)[-1] == 21.0
+            assert 20.0 not in prices(sub)
+
+
+async def test_a_stream_of_books_begins_with_a_fresh_one() -> None:
+    fresh = Depth((Level(8.5, 1, 1),), (Level(11.5, 2, 2),))
+    async with moved(at(10.0, depth=BOOK), DEPTH, LTP) as (_, sub, after):
+        after.deliver([at(11.0, -1)], NOW_MS)
+        after.deliver([at(12.0, -2, depth=fresh)], NOW_MS + 1)
+        await until(lambda: prices(sub, DEPTH) == [10.0, 12.0], "the tick with a book")
+        assert sub.of(DEPTH)[1].tick.depth == fresh
+        assert prices(sub) == [10.0, 11.0, 12.0], "who wants no book does not wait for one"
+
+
+async def test_where_there_never_was_a_book_none_is_waited_for() -> None:
+    async with moved(at(10.0), DEPTH) as (_, sub, after):
+        after.deliver([at(11.0, -1)], NOW_MS)
+        await until(lambda: prices(sub, DEPTH) == [10.0, 11.0], "the tick")
+
+
+async def test_a_simulated_source_has_a_time_of_its_own() -> None:
+    async with moved(at(10.0), LTP, simulated=True) as (_, sub, after):
+        after.deliver([at(20.0, 1000)], NOW_MS)
+        await until(lambda: prices(sub) == [10.0, 20.0], "the tick")
+
+
+async def test_one_that_moves_on_and_back_before_it_ticked_goes_on_as_if_nothing_had_been() -> None:
+    async with moved(at(10.0), LTP) as (bench, sub, after):
+        third = bench.publisher.source("dhan", simulated=False)
+        after.deliver([at(20.0, 1000)], NOW_MS)
+        bench.publisher.bind(SBIN, third, nse(7))
+        third.deliver([Update(token=nse(7), ltp=30.0, exchange_ms=MOMENT_MS - 500)], NOW_MS)
+        bench.publisher.bind(SBIN, after, nse(1))
+        after.deliver([at(21.0, 1)], NOW_MS)
+        after.deliver([at(22.0, 0)], NOW_MS)
+        await until(lambda: prices(sub) == [10.0, 22.0], "the first that is not older than the last that went out")
