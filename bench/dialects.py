@@ -148,8 +148,8 @@ def _tick(key: Key, number: int) -> Tick:
     if key.mode.depth_levels:
         side = tuple(Level(625.0 + place / 20, 1000 + place, place) for place in range(key.mode.depth_levels))
         fields["depth"] = Depth(side, side)
-    stamps = {"received_ms": 1705294800000 + number, "seq": number}
-    return Tick(symbol=key.symbol, exchange="NSE", mode=key.mode, broker="zerodha", ltp=625.5, **stamps, **fields)
+    fields |= {"received_ms": 1705294800000 + number, "seq": number}
+    return Tick(symbol=key.symbol, exchange="NSE", mode=key.mode, broker="zerodha", ltp=625.5, **fields)
 
 
 async def _until(condition: Any) -> None:

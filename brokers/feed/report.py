@@ -179,7 +179,7 @@ def _connection(
         reconnects=dict(connection.reconnects),
         decode_errors=connection.decode_errors,
         silence_s=registry.load(account.broker).spec.feed(id_.kind).silence_s,
-        unsaid=held.difference(modes),
+        unsaid=held.difference(modes) if connection.is_up else len(modes),
         apparent_limit=None if limit is None else limit.at,
     )
 

@@ -103,8 +103,8 @@ async def test_the_first_tick_of_another_broker_comes_within_a_second_of_the_los
             max(min(got.tick.received_ms for got in both.ticks("other") if got.key == key) for key in KEYS) - at_ms
             < 1000 * PROMISE_S
         )
-        await until(lambda: "6 of its instruments are served elsewhere now: 6 by other reserve." in both.message("main"),
-                    "who serves them now")  # fmt: skip
+        served = "6 of its instruments are served elsewhere now: 6 by other reserve."
+        await until(lambda: served in both.message("main"), "who serves them now")
         assert both.bench.state() is FeedState.RECONNECTING
         for key in KEYS:
             seqs = [got.tick.seq for got in both.bench.sub.of(key)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -178,6 +179,43 @@ def test_off_a_broken_connection_what_finds_room_moves_and_the_rest_waits_there(
     assert seats(plan)["S0"] == (2, 0), "what moved stays"
 
 
+def test_what_is_lost_goes_to_refuges_only_and_is_remembered_as_theirs() -> None:
+    plan = planned(3, *(offer(number, f"b{number}", "", number, socket(3, 1)) for number in (1, 2, 3)))
+    first, second = (ConnectionId(number, "market", 0) for number in (1, 2))
+    plan.set_down({first}, refuges=set())
+    assert seats(plan) == {"S0": (1, 0), "S1": (1, 0), "S2": (1, 0)}
+    assert not plan.elsewhere(1)
+    plan.set_down({first}, refuges={3})
+    assert (plan.elsewhere(1), plan.elsewhere(3)) == ({3: 3}, {})
+    plan.drop(named(0))
+    plan.set_down({first, ConnectionId(3, "market", 0)}, refuges={2})
+    assert (plan.elsewhere(1), plan.elsewhere(3)) == ({2: 2}, {}), "whose they were first counts"
+    plan.set_down({second}, refuges={1})
+    assert not plan.elsewhere(1), "they are back"
+
+
+def test_when_the_account_that_took_over_goes_they_come_back_to_whom_they_belong() -> None:
+    offers = [offer(number, f"b{number}", "", number, socket(3, 1)) for number in (1, 2)]
+    plan = planned(2, *offers)
+    plan.set_down({ConnectionId(1, "market", 0)})
+    plan.set_down(set())
+    assert plan.elsewhere(1) == {2: 2}
+    plan.set_offers(offers[:1])
+    assert seats(plan) == {"S0": (1, 0), "S1": (1, 0)}
+    assert not plan.elsewhere(1)
+    plan.set_offers(offers)
+    assert seats(plan) == {"S0": (1, 0), "S1": (1, 0)}
+
+
+def test_nothing_that_sits_is_moved_to_make_room_for_another() -> None:
+    """S0 could go to the second broker, and S1, which only the first has, take its seat: nobody is moved for that."""
+    plan = planned(0, offer(1, "dhan", "", 1, socket(1, 1)), offer(2, "angel", "", 2, socket(1, 1)))
+    plan.want(named(0), Mode.LTP, at(0, "dhan", "angel"))
+    plan.want(named(1), Mode.LTP, at(1, "dhan"))
+    assert seats(plan) == {"S0": (1, 0)}
+    assert plan.short() == {named(1): Reason.NO_CAPACITY}
+
+
 BOOKS = socket(2, 1, "depth20", modes=(Mode.DEPTH20,), beside="market")
 
 
@@ -314,17 +352,49 @@ class AnySequence(RuleBasedStateMachine):
     def offer(self, offers: list[Offer]) -> None:
         before = dict(self.plan.seats())
         same = {each.account for each in offers if each in self.offers}
+        is_only_more = all(each in offers for each in self.offers)
+        short = set(self.plan.short())
         self.offers = offers
         self.plan.set_offers(offers)
-        short = self.plan.short()
         for name, seat in before.items():
-            assert seat.connection.account not in same or self.plan.seat(name) == seat or name not in short, name
+            stays = self.plan.seat(name) == seat
+            assert stays or seat.connection.account not in same or name not in self.plan.short(), name
+            assert stays or not is_only_more or name in short, f"{name} moved because there is one account more"
 
     @rule(data=st.data())
     def break_down(self, data: st.DataObject) -> None:
         known = sorted({seat.connection for seat in self.plan.seats().values()})
         self.down = set(data.draw(st.lists(st.sampled_from(known), unique=True))) if known else set()
+        accounts = [each.account for each in self.offers]
+        refuges = set(data.draw(st.lists(st.sampled_from(accounts), unique=True))) if accounts else set()
+        before = dict(self.plan.seats())
+        is_short = set(self.plan.short())
+        broken = {name for name in before if self.sits_on(self.down, name)}
+        self.plan.set_down(self.down, refuges)
+        for name, seat in before.items():
+            now = self.plan.seat(name)
+            assert now is not None, "what waits keeps its seat"
+            if now != seat:
+                assert name in broken | is_short, "it was not concerned"
+                assert now.connection.account in refuges
+                assert not self.sits_on(self.down, name), "from one that is down to another"
+
+    @rule()
+    def all_is_well_again(self) -> None:
+        before = dict(self.plan.seats())
+        self.down = set()
         self.plan.set_down(self.down)
+        assert dict(self.plan.seats()) == before, "nothing comes back by itself"
+
+    def sits_on(self, down: set[ConnectionId], name: Instrument) -> bool:
+        """Whether the instrument, or the prices of its book, are on one of these."""
+        seat = self.plan.seat(name)
+        assert seat is not None
+        id_, token = seat
+        kinds = {kind.kind: kind for each in self.offers if each.account == id_.account for kind in each.sockets}
+        rooms = self.plan.assignment(id_.account)
+        beside = {other for other, room in rooms.items() if other.kind == kinds[id_.kind].beside and token in room}
+        return not down.isdisjoint({id_, *beside})
 
     def check_others_stay(self, before: dict[Instrument, Seat], changed: Instrument) -> None:
         for name, seat in before.items():
@@ -410,3 +480,71 @@ class AnySequence(RuleBasedStateMachine):
 
 
 TestAnySequence = AnySequence.TestCase
+
+# ------------------------------------------------------------------------- what is promised of how much finds its place
+
+
+SMALL = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 2), st.integers(1, 3)), min_size=1, max_size=3)
+"""For each broker: room, connections, priority."""
+LISTED = st.lists(st.sets(st.integers(0, 2), max_size=3), max_size=9)
+"""For each instrument, in the order of demand: the brokers that list it."""
+
+
+@given(SMALL, LISTED)
+def test_in_the_order_of_demand_each_goes_to_the_first_with_room(
+    brokers: list[tuple[int, int, int]], listed: list[set[int]]
+) -> None:
+    """The same as the plainest thing there is: a list of connections by priority, and the first that has room."""
+    plan = Plan()
+    plan.set_offers(
+        offer(number, f"b{number}", "", priority, socket(room, count))
+        for number, (room, count, priority) in enumerate(brokers)
+    )
+    order = sorted(range(len(brokers)), key=lambda number: (brokers[number][2], number))
+    left = {(number, each): brokers[number][0] for number in order for each in range(brokers[number][1])}
+    expected: dict[str, tuple[int, int]] = {}
+    for name, having in enumerate(listed):
+        plan.want(named(name), Mode.LTP, at(name, *(f"b{number}" for number in having)) if having else {})
+        place = next((each for each, room in left.items() if room and each[0] in having), None)
+        if place is not None:
+            left[place] -= 1
+            expected[f"S{name}"] = place
+    assert seats(plan) == expected
+
+
+@given(SMALL, LISTED)
+def test_at_least_half_of_what_could_have_a_seat_has_one_and_all_where_every_broker_lists_all(
+    brokers: list[tuple[int, int, int]], listed: list[set[int]]
+) -> None:
+    plan = Plan()
+    plan.set_offers(
+        offer(number, f"b{number}", "", priority, socket(room, count))
+        for number, (room, count, priority) in enumerate(brokers)
+    )
+    for name, having in enumerate(listed):
+        plan.want(named(name), Mode.LTP, at(name, *(f"b{number}" for number in having)) if having else {})
+    rooms = {number: room * count for number, (room, count, _) in enumerate(brokers)}
+    best = most_seated(listed, rooms)
+    assert len(plan.seats()) <= best <= 2 * len(plan.seats())
+    if all(having >= rooms.keys() for having in listed):
+        assert len(plan.seats()) == best == min(len(listed), sum(rooms.values()))
+
+
+def most_seated(listed: list[set[int]], rooms: dict[int, int]) -> int:
+    """How many instruments can have a seat at best, by augmenting paths."""
+    seated: dict[int, list[int]] = {number: [] for number in rooms}
+
+    def seat(name: int, tried: set[int]) -> bool:
+        for number in sorted(listed[name] & rooms.keys() - tried):
+            tried.add(number)
+            if len(seated[number]) < rooms[number]:
+                seated[number].append(name)
+                return True
+            for other in list(seated[number]):
+                if seat(other, tried):
+                    seated[number].remove(other)
+                    seated[number].append(name)
+                    return True
+        return False
+
+    return sum(seat(name, set()) for name in range(len(listed)))

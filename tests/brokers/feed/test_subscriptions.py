@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -20,20 +22,46 @@ def all_commands(held: Subscriptions, limits: Limits = LIMITS, now_s: float = 0.
     return list(iter(lambda: held.next(limits, now_s=now_s), None))
 
 
+LIMITS_OF_ALL_KINDS = st.builds(
+    Limits,
+    instruments_per_connection=st.integers(1, ROOM),
+    instruments_per_frame=st.integers(1, 4),
+    by_mode=st.dictionaries(st.sampled_from(MODES), st.integers(1, ROOM), max_size=2),
+    at_most=st.dictionaries(st.sampled_from(MODES), st.integers(1, 3), max_size=2),
+)
+
+
+def is_within(held: Mapping[Token, Mode], limits: Limits) -> bool:
+    modes = list(held.values())
+    room = min((limits.room(mode) for mode in modes), default=ROOM)
+    return len(held) <= room and all(modes.count(mode) <= most for mode, most in limits.at_most.items())
+
+
 class Conversation(RuleBasedStateMachine):
-    """The planner's changes of mind, commands taken at any time, and connections that break."""
+    """The planner's changes of mind, commands taken at any time, connections that break, and limits that change."""
 
     def __init__(self) -> None:
         super().__init__()
         self.held = Subscriptions()
+        self.limits = LIMITS
         self.wanted: dict[Token, Mode] = {}
         self.broker: dict[Token, Mode] = {}
 
     @rule(token=st.sampled_from(TOKENS), mode=st.sampled_from(MODES))
     def want(self, token: Token, mode: Mode) -> None:
-        if token in self.wanted or len(self.wanted) < ROOM:
+        """The planner keeps to the limits: it wants no more at a time than the broker allows."""
+        if is_within(self.wanted | {token: mode}, self.limits):
             self.wanted[token] = mode
             self.held.want(token, mode)
+
+    @rule(limits=LIMITS_OF_ALL_KINDS)
+    def change_limits(self, limits: Limits) -> None:
+        """The planner takes away what is too much before the limits change; what the broker holds may be more."""
+        for token in list(self.wanted):
+            if not is_within(self.wanted, limits):
+                self.drop(token)
+        self.say_all()
+        self.limits = limits
 
     @rule(token=st.sampled_from(TOKENS))
     def drop(self, token: Token) -> None:
@@ -42,7 +70,7 @@ class Conversation(RuleBasedStateMachine):
 
     @rule()
     def say_one(self) -> None:
-        command = self.held.next(LIMITS, now_s=0.0)
+        command = self.held.next(self.limits, now_s=0.0)
         if command is not None:
             self.hear(command)
 
@@ -52,7 +80,7 @@ class Conversation(RuleBasedStateMachine):
         self.held.restart()
 
     def hear(self, command: Command) -> None:
-        assert 1 <= len(command.tokens) <= LIMITS.instruments_per_frame
+        assert 1 <= len(command.tokens) <= self.limits.instruments_per_frame
         assert len(set(command.tokens)) == len(command.tokens)
         for token in command.tokens:
             if command.subscribe:
@@ -60,21 +88,27 @@ class Conversation(RuleBasedStateMachine):
                 self.broker[token] = command.mode
             else:
                 assert self.broker.pop(token) == command.mode
-        assert len(self.broker) <= ROOM, "the broker's limit was exceeded"
+                assert self.wanted.get(token) != command.mode, "told off for nothing"
+            assert is_within(self.broker, self.limits), "the broker's limit was exceeded"
 
     @precondition(lambda self: self.wanted)
     @rule()
     def say_all(self) -> None:
-        for command in all_commands(self.held):
+        commands = 0
+        while (command := self.held.next(self.limits, now_s=0.0)) is not None:
             self.hear(command)
+            commands += 1
+            assert commands <= 3 * len(TOKENS), "it comes to no end"
         assert self.broker == self.wanted
-        assert self.held.next(LIMITS, now_s=0.0) is None
+        assert self.held.difference(self.wanted) == 0
 
     @invariant()
     def it_knows_what_is_wanted_and_said(self) -> None:
         assert self.held.wanted() == self.wanted
         assert self.held.sent == len(self.broker)
-        assert set(self.held.unheard) == set(self.broker)
+        assert set(self.held.unheard) == set(self.held.unpriced) == set(self.broker) == set(self.held.order())
+        pairs = self.wanted.items() ^ self.broker.items()
+        assert self.held.difference(self.wanted) == len({token for token, _ in pairs})
 
 
 TestConversation = Conversation.TestCase
@@ -98,6 +132,47 @@ def test_unsubscribing_is_said_before_subscribing() -> None:
     held.want(TOKENS[1], Mode.LTP)
     held.drop(TOKENS[0])
     assert [command.subscribe for command in all_commands(held)] == [False, True]
+
+
+def test_where_two_change_places_in_modes_that_are_full_one_is_told_off_first() -> None:
+    limits = Limits(at_most={Mode.LTP: 1, Mode.DEPTH: 1})
+    held = Subscriptions()
+    held.want(TOKENS[0], Mode.LTP)
+    held.want(TOKENS[1], Mode.DEPTH)
+    all_commands(held, limits)
+    held.want(TOKENS[0], Mode.DEPTH)
+    held.want(TOKENS[1], Mode.LTP)
+    said = [(command.subscribe, command.mode) for command in all_commands(held, limits)]
+    assert said[0][0] is False
+    assert len(said) == 3
+    assert (held.told(TOKENS[0]), held.told(TOKENS[1])) == (Mode.DEPTH, Mode.LTP)
+
+
+def test_those_that_free_room_in_a_mode_are_told_before_those_that_take_it() -> None:
+    limits = Limits(instruments_per_connection=6, by_mode={Mode.DEPTH: 2})
+    held = Subscriptions()
+    for token in TOKENS[:2]:
+        held.want(token, Mode.DEPTH)
+    all_commands(held, limits)
+    for token in TOKENS[2:6]:
+        held.want(token, Mode.LTP)
+    for token in TOKENS[:2]:
+        held.want(token, Mode.LTP)
+    assert [command.tokens for command in all_commands(held, limits)] == [tuple(TOKENS[:2]), tuple(TOKENS[2:6])]
+
+
+def test_what_is_more_than_the_limit_is_not_told_before_there_is_room() -> None:
+    limits = Limits(instruments_per_connection=2)
+    held = Subscriptions()
+    for token in TOKENS[:3]:
+        held.want(token, Mode.LTP)
+    assert [command.tokens for command in all_commands(held, limits)] == [tuple(TOKENS[:2])]
+    assert held.difference(held.wanted()) == 1
+    held.drop(TOKENS[0])
+    assert [(command.subscribe, command.tokens) for command in all_commands(held, limits)] == [
+        (False, (TOKENS[0],)),
+        (True, (TOKENS[2],)),
+    ]
 
 
 def test_another_mode_is_said_without_unsubscribing() -> None:
