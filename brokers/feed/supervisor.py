@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -20,26 +20,25 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from brokers import registry
-from brokers.contract import ErrorKind, MarketKind
+from brokers.contract import ErrorKind
 from brokers.feed.account_tokens import DEAD
 from brokers.feed.accounts import Account, load_accounts, mark_refused
 from brokers.feed.alerting import Alerting
-from brokers.feed.alerts import AccountHealth
-from brokers.feed.apparent import ApparentLimit
-from brokers.feed.calendar import OPEN, DayOverride
+from brokers.feed.calendar import DayOverride
 from brokers.feed.calendar_store import load_calendar, load_days
 from brokers.feed.connection import Condition
 from brokers.feed.counters import Counters
 from brokers.feed.door import Door
 from brokers.feed.hours import Hours
 from brokers.feed.keeper import Keeper
-from brokers.feed.pickup import Name, Tokens, gone, look_up
+from brokers.feed.pickup import Name, Tokens, look_up
 from brokers.feed.plan import ConnectionId, Instrument, Plan, Reason
-from brokers.feed.pool import LOST_AFTER_S, OPENING, REFUGE_AFTER_S, Pool, burst, possible
-from brokers.feed.publisher import LINGER_S, Line, Publisher, Source
-from brokers.feed.report import Parts, answer, repeat
+from brokers.feed.pool import LOST_AFTER_S, REFUGE_AFTER_S, Pool, burst, possible
+from brokers.feed.publisher import LINGER_S, Publisher, Source
+from brokers.feed.report import answer, repeat
+from brokers.feed.telling import Telling
 from brokers.models import instrument_editions
-from marketdata.ticks import AccountStatus, FeedState, FeedStatus, Key, KeyStatus, Segment, Token
+from marketdata.ticks import Key
 
 log = structlog.get_logger(__name__)
 
@@ -52,18 +51,8 @@ POLL_S = 1.0
 WAKE_S = 5.0
 """A clock that jumps by more than this means that the machine slept, or that this process stood still."""
 STATUS_S = 5.0
-TICKING_S = 60.0
-"""An account of which something came so lately is no closed market, whatever the calendar says."""
 STATUS_GATHER_S = 0.1
 """Changes of state are gathered for so long before they are published."""
-
-_SHORT: dict[Reason, Condition] = {
-    Reason.NO_ACCOUNT: Condition(FeedState.DISABLED, "No account of this feed is switched on; add one in the admin."),
-    Reason.MODE_NOT_SERVED: Condition(FeedState.NO_CAPACITY, "No broker of this feed streams so deep a book for it."),
-    Reason.NO_CAPACITY: Condition(
-        FeedState.NO_CAPACITY, "All connections are full; drop some instruments, or raise the limits in the admin."
-    ),
-}
 
 
 class Supervisor:
@@ -107,8 +96,6 @@ class Supervisor:
         self._status_due = asyncio.Event()
         self._unmarked: dict[int, tuple[Account, ErrorKind]] = {}
         """Refusals that are not in the database yet."""
-        self._since: dict[object, tuple[Condition, int]] = {}
-        """For accounts and instruments: the condition last published, and since when (Unix ms) its state is so."""
         self._shortage: Mapping[Reason, int] = {}
         self._group: asyncio.TaskGroup
         self._is_database_lost = False
@@ -120,6 +107,16 @@ class Supervisor:
         self._keeper = Keeper(self.hours, clock=clock, spawn=self._spawn, on_done=self._poll_due.set)
         self._alerting = Alerting(self.hours, clock=clock)
         self._door = Door(clock, on_news=self._poll_due.set)
+        self._telling = Telling(
+            accounts=self._accounts,
+            sources=self._sources,
+            pools=self.pools,
+            plan=self.plan,
+            publisher=self.publisher,
+            hours=self.hours,
+            tokens=self._tokens,
+            fates=self._fates,
+        )
         self._handing: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         """By account: while its connections pass from one pool to the next."""
 
@@ -310,7 +307,9 @@ class Supervisor:
             del self._unmarked[id_]
 
     async def _set_accounts(self, accounts: dict[int, Account]) -> None:
-        before, self._accounts = self._accounts, accounts
+        before = dict(self._accounts)
+        self._accounts.clear()
+        self._accounts.update(accounts)
         for account in accounts.values():
             self._renew_source(account, before.get(account.id))
         await self._set_brokers(frozenset(account.broker for account in accounts.values() if account.is_on))
@@ -446,7 +445,7 @@ class Supervisor:
                 log.warning("woke_up", gap_s=round(gap_s))
                 for pool in self.pools.values():
                     pool.woke()
-            self._alerting.look(list(self._healths()))
+            self._alerting.look(list(self._telling.healths()))
 
     # ----------------------------------------------------------------------------------------------------------- status
 
@@ -468,172 +467,11 @@ class Supervisor:
             self._publish_status(feed)
 
     def _publish_status(self, feed: str) -> None:
-        self.publisher.send_status(feed, self.status(feed))
-
-    def status(self, feed: str) -> FeedStatus:
-        """The state of a feed now: its accounts, and every demanded instrument that is not well."""
-        now_ms = time.time_ns() // 1_000_000
-        accounts = tuple(
-            AccountStatus(
-                broker=account.broker,
-                account=account.name,
-                state=condition.state,
-                message=condition.message,
-                since_ms=self._since_ms(account.id, condition, now_ms),
-                feed=feed,
-                simulated=account.simulated,
-                token=account.token.state if account.is_on else None,
-                token_ends_ms=account.token.ends_ms,
-            )
-            for account in self._accounts.values()
-            if account.feed == feed
-            for condition in [self._condition(account)]
-        )
-        unwell = dict(self._unwell(feed))
-        keys = tuple(
-            KeyStatus(
-                symbol=instrument.symbol,
-                exchange=instrument.exchange,
-                state=condition.state,
-                message=condition.message,
-                since_ms=self._since_ms(instrument, condition, now_ms),
-                feed=feed,
-            )
-            for instrument, condition in unwell.items()
-        )
-        self._forget_well(feed, unwell)
-        return FeedStatus(accounts=accounts, keys=keys, received_ms=now_ms)
-
-    def _condition(self, account: Account) -> Condition:
-        """How an account is doing, and who serves for it."""
-        condition, elsewhere = self._own_condition(account), self.plan.elsewhere(account.id)
-        if not elsewhere:
-            return condition
-        counts = [(self._accounts[id_], count) for id_, count in elsewhere.most_common() if id_ in self._accounts]
-        told = ", ".join(f"{count:,} by {other.broker} {other.name}" for other, count in counts)
-        count = sum(count for _, count in counts)
-        served = f"{count:,} of its instruments {'is' if count == 1 else 'are'} served elsewhere now: {told}."
-        return Condition(condition.state, f"{condition.message} {served}" if count else condition.message)
-
-    def _own_condition(self, account: Account) -> Condition:
-        pool = self.pools.get(account.id)
-        condition = (account.trouble or OPENING) if pool is None else pool.condition()
-        if condition.state is FeedState.CONNECTED:
-            return self._closed(account) or condition
-        if account.trouble is not None and condition.state in DEAD.values():
-            return account.trouble
-        return condition
-
-    def _closed(self, account: Account) -> Condition | None:
-        """That the markets of what is wanted, or of all it serves, are closed, where nothing comes either."""
-        source = self._sources[account.id]
-        if time.time() * 1000 - source.heard_ms < TICKING_S * 1000:
-            return None
-        segments = {token.segment for token in source.lines} or account.segments
-        kept = self._kept(segments)
-        sentence = self.hours.closed_sentence(kept) if kept else None
-        return None if sentence is None else Condition(FeedState.MARKET_CLOSED, sentence)
+        self.publisher.send_status(feed, self._telling.status(feed))
 
     def _report(self, key: Key) -> None:
         """Answers somebody who asks how all accounts, or one instrument, are doing."""
-        now_ms = time.time_ns() // 1_000_000
-        conditions = {id_: self._condition(account) for id_, account in self._accounts.items()}
-        parts = Parts(
-            accounts=self._accounts,
-            conditions={id_: (each, self._since_ms(id_, each, now_ms)) for id_, each in conditions.items()},
-            pools=self.pools,
-            plan=self.plan,
-            publisher=self.publisher,
-            counters=self.counters,
-            hours=self.hours,
-            tokens=self._tokens,
-            shortage=self._shortage_of,
-            now_ms=now_ms,
-        )
-        self.publisher.send_report(key, answer(parts, key))
-
-    def _shortage_of(self, instrument: Instrument) -> Condition:
-        return _SHORT.get(self.plan.short()[instrument]) or self._fate(_name(instrument))
-
-    def _kept(self, segments: Iterable[Segment]) -> set[Segment]:
-        """Those whose hours are known."""
-        return {each for each in segments if self.hours.phase(each).kind is not MarketKind.UNKNOWN}
-
-    def _healths(self) -> Iterator[AccountHealth]:
-        for account in self._accounts.values():
-            condition = self._condition(account)
-            yield AccountHealth(
-                id=account.id,
-                broker=account.broker,
-                name=account.name,
-                simulated=account.simulated,
-                segments=frozenset(self._kept(account.segments)),
-                token=account.token.state if account.is_on else None,
-                state=condition.state,
-                message=condition.message,
-                wanted=len(self._sources[account.id].lines),
-            )
-
-    def _unwell(self, feed: str) -> Iterator[tuple[Instrument, Condition]]:
-        for instrument in self.plan.short():
-            if instrument.feed == feed and self.publisher.is_demanded(instrument):
-                yield instrument, self._shortage_of(instrument)
-        for id_, pool in self.pools.items():
-            if pool.account.feed == feed:
-                yield from self._unwell_of(pool, self._sources[id_].lines)
-
-    def _fate(self, name: Name) -> Condition:
-        return self._fates.get(name) or gone(name, timezone.now())
-
-    def _unwell_of(self, pool: Pool, lines: Mapping[Token, Line]) -> Iterator[tuple[Instrument, Condition]]:
-        now_s = time.monotonic()
-        silent = pool.silent_tokens(now_s)
-        quiet = {token: self._quiet(token, since_s, lines) for token, since_s in silent.items()}
-        quiet |= {token: _beyond(limit) for token, limit in pool.beyond(self._missed, now_s).items()}
-        words = {token: Condition(FeedState.NOT_ENTITLED, text) for token, text in pool.refused_tokens().items()}
-        for token, news in (quiet | words).items():
-            line = lines.get(token)
-            for instrument in line.guests if line is not None else ():
-                condition = news or self._told(instrument)
-                if condition is not None and self.publisher.is_demanded(instrument):
-                    yield instrument, condition
-
-    def _quiet(self, token: Token, since_s: float, lines: Mapping[Token, Line]) -> Condition | None:
-        """What to say of an instrument of which nothing came in so many seconds; None: that is nothing to wonder at."""
-        phase = self.hours.phase(token.segment)
-        ticked = phase.is_provisional and _has_ticked(lines, token.segment, phase.since_ms)
-        if self.hours.misses(token.segment, since_s, ticked=ticked):
-            return Condition(FeedState.NO_DATA, "The broker has sent nothing for it since it was subscribed.")
-        is_idle = phase.kind not in OPEN and phase.kind is not MarketKind.UNKNOWN
-        return Condition(FeedState.MARKET_CLOSED, phase.sentence) if is_idle else None
-
-    def _missed(self, token: Token, since_s: float) -> bool:
-        return self.hours.misses(token.segment, since_s)
-
-    def _told(self, instrument: Instrument) -> Condition | None:
-        """What was last told of one of which nothing came: in an opening's first minute that goes on being so."""
-        known = self._since.get(instrument)
-        told = (FeedState.NO_DATA, FeedState.MARKET_CLOSED)
-        return known[0] if known is not None and known[0].state in told else None
-
-    def _since_ms(self, what: object, condition: Condition, now_ms: int) -> int:
-        known = self._since.get(what)
-        since_ms = known[1] if known is not None and known[0].state == condition.state else now_ms
-        self._since[what] = condition, since_ms
-        return since_ms
-
-    def _forget_well(self, feed: str, unwell: Collection[Instrument]) -> None:
-        for what in list(self._since):
-            if isinstance(what, Instrument) and what.feed == feed and what not in unwell:
-                del self._since[what]
-
-
-def _beyond(limit: ApparentLimit) -> Condition:
-    return Condition(
-        FeedState.NO_DATA,
-        f"The broker has sent nothing for it since it was subscribed; it seems to serve {limit.at:,} instruments on a "
-        "connection only: lower the limit in the admin.",
-    )
+        self.publisher.send_report(key, answer(self._telling.parts(), key))
 
 
 def _name(instrument: Instrument) -> Name:
@@ -653,9 +491,3 @@ def _is_dead(account: Account) -> bool:
 def _is_forgiven(account: Account, before: Account) -> bool:
     """Whether the refusal of these same credentials was taken back: somebody wants them tried again."""
     return account.trouble is None and _is_dead(before)
-
-
-def _has_ticked(lines: Mapping[Token, Line], segment: Segment, since_ms: int) -> bool:
-    """Whether any of these instruments that is of the segment had a price since then (Unix ms)."""
-    states = (line.source.snapshots.state(token) for token, line in lines.items() if token.segment is segment)
-    return any(state is not None and state.received_ms >= since_ms for state in states)
