@@ -22,9 +22,13 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 READY_S = 90.0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, or Chrome."""
+    """
+    Debian's Chromium, or Chrome.
+
+    Not for longer than a module: Playwright keeps a loop running in this thread, beside which no other may run.
+    """
     names = ("chromium", "chromium-browser", "google-chrome")
     path = next((found for name in names if (found := shutil.which(name))), None)
     if path is None:
