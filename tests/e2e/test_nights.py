@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import datetime as dt
 import json
 import os
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -138,11 +140,15 @@ async def week(tmp_path: Path) -> AsyncIterator[Week]:
         "WEBSOCKET_PORT": str(port),
         "ZMQ_PORT": str(supervisor.publisher.port),
         "REDIS_URL": "",
+        "SECRET_KEY": settings.SECRET_KEY,
+        "CREDENTIALS_KEY": ",".join(settings.CREDENTIALS_KEYS),
     }
     server = Process("server", ["manage.py", "run_server"], env, tmp_path / "server.log")
     for broker in brokers.values():
         await broker.open()
     keys = await sync_to_async(_fill)(brokers)
+    with contextlib.closing(sqlite3.connect(str(connection.settings_dict["NAME"]))) as seen:  # as the server sees it
+        assert seen.execute("SELECT COUNT(*) FROM marketdata_apikey").fetchone() == (len(FEEDS),)
     running = asyncio.create_task(supervisor.run())
     server.start()
     try:

@@ -221,7 +221,8 @@ async def test_a_pipelined_client_is_served_in_order(stack: Stack) -> None:
 async def test_status_is_told_to_those_who_ask(stack: Stack) -> None:
     async with Client(stack.url, stack.key, status=True) as client:
         up = await client.status(lambda message: message.get("broker") == "zerodha")
-        assert (up["status"], up["state"], up["account"], up["simulated"]) == ("feed", "connected", "e2e", True)
+        assert (up["status"], up["account"], up["simulated"]) == ("feed", "e2e", True)
+        assert up["state"] in ("connected", "market_closed"), "the hour of the day decides which"
     async with Client(stack.url, stack.key) as client:
         await client.subscribe("NSE:SBIN")
         await client.tick("NSE:SBIN", beyond=3)

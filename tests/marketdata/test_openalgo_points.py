@@ -22,7 +22,7 @@ from marketdata.hub import Hub, Session, _entry
 from marketdata.ticks import Key, Mode
 from tests.brokers.instruments_of import load, rows
 from tests.marketdata import openalgo as bench
-from tests.marketdata.openalgo import Caller, Market, impatient, until
+from tests.marketdata.openalgo import Caller, Market, Message, impatient, until
 
 SYMBOLS = [f"SIM{number:04d}" for number in range(1, 101)]
 
@@ -84,8 +84,14 @@ async def point_03_apikey_type_auth_and_a_hundred_pipelined_subscribes_are_serve
     async with Caller() as client:
         client.say({"type": "auth", "apikey": keys.first})
         client.say(*({"action": "subscribe", "symbol": name, "exchange": "NSE", "mode": 2} for name in SYMBOLS))
-        await until(lambda: len(client.messages) > len(SYMBOLS), "every answer")
-        acks = [message for message in client.messages if message.get("type") == "subscribe"]
+        acks: list[Message] = []
+
+        def every_answer() -> bool:
+            answers = [message for message in client.messages if message.get("type") in ("subscribe", None)]
+            acks[:] = [message for message in answers if message.get("type") == "subscribe"]
+            return len(answers) >= len(SYMBOLS)
+
+        await until(every_answer, "every answer")
         assert [ack["subscriptions"][0]["symbol"] for ack in acks] == SYMBOLS
         for name in SYMBOLS:
             await market.tick(name, Mode.QUOTE)
