@@ -184,11 +184,8 @@ class Pool:
     def forbid(self, condition: Condition) -> None:
         """The credentials are known to be worthless: nothing connects anew; sockets that stand go on until they end."""
         if self.refusal is None:
-            self.refusal, self._is_forbidden = condition, True
-            for id_, connection in self.connections.items():
-                connection.forbid(condition)
-                if not connection.is_up:
-                    self._tasks[id_].cancel()
+            self._is_forbidden = True
+            self._bar(condition)
             self._on_change()
 
     def apply(self, changes: Assignment) -> None:
@@ -256,9 +253,11 @@ class Pool:
         timer = self._closing.pop(id_, None)
         if timer is not None:
             timer.cancel()
-        if self.connections.pop(id_, None) is not None:
-            self._gone(id_)
-            task = self._tasks.pop(id_)
+        if self.connections.pop(id_, None) is None:
+            return
+        self._gone(id_)
+        task = self._tasks.pop(id_, None)  # none where it was planned after the refusal: it never tried
+        if task is not None:
             task.cancel()
             await asyncio.wait([task])
 
@@ -398,14 +397,18 @@ class Pool:
             self._refuse(connection.refusal, connection.condition)
 
     def _refuse(self, kind: ErrorKind, condition: Condition) -> None:
-        """The credentials are no good: nobody tries them again. Sockets that still stand go on until they end."""
+        """The broker says that the credentials are no good."""
+        self._bar(condition)
+        self._on_refused(kind)
+        self._on_change()
+
+    def _bar(self, condition: Condition) -> None:
+        """Nobody tries the credentials again. Sockets that still stand go on until they end."""
         self.refusal = condition
         for id_, connection in self.connections.items():
             connection.forbid(condition)
             if not connection.is_up and self._tasks[id_] is not asyncio.current_task():
                 self._tasks[id_].cancel()
-        self._on_refused(kind)
-        self._on_change()
 
     def _follow(self, who: Who) -> None:
         connection = self.connections.get(ConnectionId(self.account.id, *who))

@@ -232,3 +232,16 @@ async def test_credentials_known_to_be_worthless_are_not_tried_and_what_stands_g
         await asyncio.sleep(0.7)  # longer than the first wait of a reconnect
         assert bench.broker.attempts == 1
         assert bench.refusals == []
+
+
+async def test_what_is_planned_while_it_waits_for_a_login_does_not_bar_the_login() -> None:
+    async with pooling() as bench:
+        bench.broker.tokens.clear()
+        bench.pool.open({FIRST: {nse(1): Mode.LTP}})
+        await until(lambda: bench.refusals == [ErrorKind.AUTH], "the refusal")
+        wanted = {FIRST: {nse(1): Mode.LTP}, SECOND: {nse(2): Mode.LTP}}
+        bench.pool.apply(wanted)
+        bench.broker.tokens.add("new")
+        _, pool = bench.next("new")
+        await pool.take_over(lambda: wanted)
+        await until(lambda: bench.up() == {FIRST, SECOND}, "both")
