@@ -123,7 +123,9 @@ def _connection_table(report: FeedReport) -> Iterator[Table]:
         for account in report.accounts
         for connection in account.connections
     ]
-    headings = ("Connection", "State", "Symbols", "Unheard", "Refused", "Last frame", "Reconnects", "Bad frames")
+    headings = (
+        "Connection", "State", "Symbols", "Unsaid", "Unconfirmed", "Refused", "Last frame", "Reconnects", "Bad frames"
+    )  # fmt: skip
     if rows:
         yield _table(headings, rows)
 
@@ -133,7 +135,8 @@ def _connection_row(report: FeedReport, account: AccountReport, each: Connection
     return (
         Text(f"{account.broker} {account.name} {each.kind} {each.number}"),
         _state(each.state, report.now_ms - each.since_ms),
-        _filled(each.placed, each.limit),
+        _filled(each.placed, each.limit).append(_doubt(each.apparent_limit)),
+        _count(each.unsaid),
         _count(each.difference - each.refused),
         _count(each.refused),
         Text("" if silent_ms is None else f"{_length(silent_ms)} ago"),
