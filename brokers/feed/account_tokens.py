@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -50,6 +50,33 @@ class TokenView(NamedTuple):
 NO_TOKEN = TokenView(None, "It needs no token of the day.")
 
 
+class Tries:
+    """
+    Logins without a redirect, and renewals, of some accounts, newest first; one query, when the first is asked for.
+
+    Synchronous.
+    """
+
+    def __init__(self, rows: Iterable[BrokerAccount]) -> None:
+        self._ids = [row.pk for row in rows]
+        self._found: dict[int, list[Try]] | None = None
+
+    def of(self, row: BrokerAccount) -> tuple[Try, ...]:
+        """Those of an account. Raises django.db.DatabaseError."""
+        if self._found is None:
+            self._found = self._asked()
+        return tuple(self._found.get(row.pk, ()))
+
+    def _asked(self) -> dict[int, list[Try]]:
+        found: dict[int, list[Try]] = defaultdict(list)
+        what = (Attempt.What.LOGIN, Attempt.What.RENEWAL)
+        for each in Attempt.objects.filter(account__in=self._ids, what__in=what):
+            at_ms = int(each.at.timestamp() * 1000)
+            one = Try(at_ms, each.outcome, each.token, each.login, each.automatic, each.what)
+            found[each.account_id].append(one)
+        return found
+
+
 class Holder(NamedTuple):
     """An account with its broker's facts and its credentials, decrypted. It has no text form."""
 
@@ -60,8 +87,8 @@ class Holder(NamedTuple):
     def __repr__(self) -> str:
         return f"<Holder {self.row}>"
 
-    def view(self, now_ms: int, tries: Sequence[Try]) -> TokenView:
-        """How the token is doing at `now_ms` (Unix ms); `tries` are what `tries_of` finds."""
+    def view(self, now_ms: int, tries: Tries) -> TokenView:
+        """How the token is doing at `now_ms` (Unix ms). Raises django.db.DatabaseError."""
         life, end, kind = self.spec.token, self.end(), self.refused()
         ends_ms, is_certain = (end.at_ms, end.is_certain) if end else (None, False)
         if kind is ErrorKind.ENTITLEMENT:
@@ -93,7 +120,17 @@ class Holder(NamedTuple):
                 return kind
         return None
 
-    def _dead(self, why: str, now_ms: int, tries: Sequence[Try]) -> tuple[TokenState, str]:
+    def tries_for(self, view: TokenView, tries: Tries) -> tuple[Try, ...]:
+        """
+        Those that who gets it another token must know of; none where nothing is to be done, or a person has to do it.
+
+        Raises django.db.DatabaseError.
+        """
+        is_unwell = view.is_dead or view.state is TokenState.EXPIRING
+        by_itself = self.spec.logins & {LoginWay.SCRIPTED, LoginWay.RENEWAL}
+        return tries.of(self.row) if is_unwell and by_itself else ()
+
+    def _dead(self, why: str, now_ms: int, tries: Tries) -> tuple[TokenState, str]:
         """A token of no use: whether a login by itself may follow, or it takes a person."""
         if LoginWay.SCRIPTED not in self.spec.logins:
             return TokenState.WAITING_FOR_LOGIN, f"{why}; log in, or enter one, in the admin."
@@ -102,7 +139,7 @@ class Holder(NamedTuple):
         if lacking:
             text = f"{why}; enter one in the admin, or {' and '.join(lacking)}, with which it logs in by itself."
             return TokenState.WAITING_FOR_LOGIN, text
-        own = [each for each in tries if each.what == Attempt.What.LOGIN]
+        own = [each for each in tries.of(self.row) if each.what == Attempt.What.LOGIN]
         login = next_login(self.row.token_fingerprint, login_fingerprint(self.row), own, now_ms=now_ms, opens_ms=None)
         if login.at_ms is None:
             return TokenState.WAITING_FOR_LOGIN, f"{why}. {login.reason} Log in in the admin."
@@ -119,32 +156,7 @@ def token_of(row: BrokerAccount, now_ms: int) -> TokenView:
         holder = Holder(row, registry.load(row.broker.slug).spec, dict(row.credentials))
     except (registry.UnknownBroker, WrongKeyError) as error:
         return TokenView(None, str(error))
-    return holder.view(now_ms, tries_of([row.pk]).get(row.pk, ()) if ails(row, now_ms) else ())
-
-
-def ails(row: BrokerAccount, now_ms: int) -> bool:
-    """Whether it matters which logins were tried: the token is dead, or near its end."""
-    try:
-        holder = Holder(row, registry.load(row.broker.slug).spec, dict(row.credentials))
-    except (registry.UnknownBroker, WrongKeyError):
-        return False
-    if not holder.spec.logins & {LoginWay.SCRIPTED, LoginWay.RENEWAL}:
-        return False
-    view = holder.view(now_ms, ())
-    return view.is_dead or view.state is TokenState.EXPIRING
-
-
-def tries_of(ids: Iterable[int]) -> dict[int, tuple[Try, ...]]:
-    """Logins without a redirect, and renewals, of these accounts, newest first. Raises django.db.DatabaseError."""
-    wanted = list(ids)
-    found: dict[int, list[Try]] = defaultdict(list)
-    if wanted:
-        what = (Attempt.What.LOGIN, Attempt.What.RENEWAL)
-        for each in Attempt.objects.filter(account__in=wanted, what__in=what):
-            at_ms = int(each.at.timestamp() * 1000)
-            one = Try(at_ms, each.outcome, each.token, each.login, each.automatic, each.what)
-            found[each.account_id].append(one)
-    return {id_: tuple(each) for id_, each in found.items()}
+    return holder.view(now_ms, Tries([row]))
 
 
 def refusal(kind: ErrorKind, spec: Spec, credentials: Mapping[str, str], endpoint: str) -> str:

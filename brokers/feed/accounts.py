@@ -20,7 +20,7 @@ from django.db.models import Q
 
 from brokers import registry
 from brokers.contract import ErrorKind, Limits, LoginWay, Spec
-from brokers.feed.account_tokens import DEAD, NO_TOKEN, Holder, TokenView, ails, refusal, tries_of, used
+from brokers.feed.account_tokens import DEAD, NO_TOKEN, Holder, TokenView, Tries, refusal, used
 from brokers.feed.connection import Condition
 from brokers.feed.login_policy import Try
 from brokers.feed.plan import Offer, SocketKind
@@ -86,8 +86,8 @@ def load_accounts(now_ms: int) -> list[Account]:
     django.db.DatabaseError.
     """
     rows = list(BrokerAccount.objects.select_related("broker", "owner").order_by("id"))
-    tries = tries_of(row.pk for row in rows if ails(row, now_ms))
-    accounts = [_account(row, now_ms, tries.get(row.pk, ())) for row in rows]
+    tries = Tries(rows)
+    accounts = [_account(row, now_ms, tries) for row in rows]
     if any(account.is_on and not account.simulated for account in accounts):
         accounts = [_switched_off(account) if account.simulated and account.is_on else account for account in accounts]
     return _unshared(rows, accounts, now_ms)
@@ -138,7 +138,7 @@ def _declared(word: int, default: int, setting: int) -> int:
     return setting if word == default else word
 
 
-def _account(row: BrokerAccount, now_ms: int, tries: tuple[Try, ...]) -> Account:
+def _account(row: BrokerAccount, now_ms: int, tries: Tries) -> Account:
     try:
         spec = registry.load(row.broker.slug).spec
     except registry.UnknownBroker as unknown:
@@ -148,10 +148,11 @@ def _account(row: BrokerAccount, now_ms: int, tries: tuple[Try, ...]) -> Account
     except WrongKeyError as wrong:
         trouble = _off(row) or Condition(FeedState.WAITING_FOR_LOGIN, str(wrong))
         return _made(row, spec, {}, trouble=trouble, token=TokenView(TokenState.WAITING_FOR_LOGIN, str(wrong)))
-    token = Holder(row, spec, credentials).view(now_ms, tries)
+    holder = Holder(row, spec, credentials)
+    token = holder.view(now_ms, tries)
     dead = Condition(DEAD[token.state], token.sentence) if token.state in DEAD else None
     reason = _off(row) or _bad_endpoint(row) or dead or _missing(spec, credentials)
-    return _made(row, spec, credentials, trouble=reason, token=token, tries=tries)
+    return _made(row, spec, credentials, trouble=reason, token=token, tries=holder.tries_for(token, tries))
 
 
 def _made(
