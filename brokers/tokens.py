@@ -16,10 +16,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from brokers.contract import ErrorKind, HttpResponse, Refused, Spec, TokenLife
-
-DAY_MS = 86_400_000
-INDIA_MS = 19_800_000
-"""How far Indian time is ahead of UTC."""
+from brokers.india import DAY_MS, india_date, india_ms
 
 EXPIRING_MS = 3_600_000
 """So long before its end a token counts as expiring."""
@@ -108,10 +105,7 @@ def _next(clock: str, after_ms: int) -> int:
     >>> _next("06:00", 1_795_578_300_000) - 1_795_578_300_000 == (20 * 60 + 45) * 60_000
     True
     """
-    hour, minute = clock.split(":")
-    offset_ms = (int(hour) * 60 + int(minute)) * 60_000
-    midnight_ms = (after_ms + INDIA_MS) // DAY_MS * DAY_MS - INDIA_MS
-    at_ms = midnight_ms + offset_ms
+    at_ms = india_ms(india_date(after_ms), clock)
     return at_ms if at_ms > after_ms else at_ms + DAY_MS
 
 

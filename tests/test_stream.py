@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from brokers import registry
-from brokers.simulators.engine import INDIA
+from brokers.india import INDIA
 from brokers.simulators.universe import listings
 from tests.conftest import PROJECT, free_port, run_manage
 from tests.e2e.client import Client

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.http import HttpRequest
 
-from brokers.feed.account_tokens import INDIA
+from brokers.india import INDIA
 from brokers.models import Alert, Attempt
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from django.contrib import admin, messages
 from django.db.models import Count, QuerySet
@@ -16,10 +15,10 @@ from django.utils.timesince import timesince
 
 from brokers.admin.facts import spec_of
 from brokers.contract import Feed, Spec
+from brokers.india import INDIA
 from brokers.models import Broker, InstrumentMaster
 
 LIMITS = ("instruments_per_connection", "connections_per_account")
-INDIA = ZoneInfo("Asia/Kolkata")
 
 
 def day_text(day: dt.date) -> str:

@@ -14,8 +14,9 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from brokers.feed.calendar import Calendar, Outlook, Overrides, india_clock, india_date, parse_spans
+from brokers.feed.calendar import Calendar, Outlook, Overrides, parse_spans
 from brokers.feed.calendar_store import load_calendar, load_days
+from brokers.india import india_clock, india_date
 from brokers.models import CalendarDay
 from marketdata.ticks import Segment
 

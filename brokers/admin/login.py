@@ -15,12 +15,12 @@ from django.utils.safestring import SafeString
 from brokers import logins
 from brokers.admin.facts import spec_of
 from brokers.contract import LoginWay, Spec
-from brokers.feed.account_tokens import INDIA, TokenView, token_of
+from brokers.feed.account_tokens import TokenView, token_of
+from brokers.india import DAY_MS, INDIA, MINUTE_MS
 from brokers.models import Attempt, BrokerAccount
 from brokers.secrets import WrongKeyError
 from marketdata.ticks import TokenState
 
-MINUTE_MS, DAY_MS = 60_000, 86_400_000
 SHOWN_LOGINS = 10
 
 WORDS = {

@@ -6,18 +6,16 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
 from brokers import registry
 from brokers.contract import ErrorKind, LoginWay, Spec
 from brokers.feed.login_policy import Try, next_login
+from brokers.india import INDIA
 from brokers.logins import login_fingerprint
 from brokers.models import Attempt, BrokerAccount, fingerprint_of
 from brokers.secrets import WrongKeyError
 from brokers.tokens import TokenEnd, token_end
 from marketdata.ticks import FeedState, TokenState
-
-INDIA = ZoneInfo("Asia/Kolkata")
 
 DEAD = {
     TokenState.TOKEN_EXPIRED: FeedState.TOKEN_EXPIRED,

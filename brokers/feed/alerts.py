@@ -19,7 +19,7 @@ import enum
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
-from brokers.feed.calendar import india_clock
+from brokers.india import INDIA, india_clock
 from marketdata.ticks import FeedState, Segment, TokenState
 
 DOWN_MS = 60_000
@@ -33,7 +33,6 @@ GAP_MS = 10_000
 MOST_TEXT = 500
 """So many characters of what a broker said are told on; the shortest limit of a receiver is Discord's, 2,000."""
 
-INDIA = dt.timezone(dt.timedelta(hours=5, minutes=30))
 
 NO_LOGIN = frozenset({TokenState.TOKEN_EXPIRED, TokenState.WAITING_FOR_LOGIN, TokenState.NOT_ENTITLED})
 LOGGED_IN = frozenset({TokenState.VALID, TokenState.EXPIRING})

@@ -34,14 +34,8 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from brokers.contract import MarketKind as Kind
+from brokers.india import DAY_MS, india_clock, india_date, india_ms
 from marketdata.ticks import Segment
-
-MINUTE_MS = 60_000
-DAY_MS = 86_400_000
-INDIA_MS = 19_800_000
-"""How far Indian time is ahead of UTC: five and a half hours."""
-
-_EPOCH = date(1970, 1, 1).toordinal()
 
 AHEAD_DAYS = 31
 """How many days the next opening is looked for; no closure of an exchange came near it."""
@@ -364,40 +358,6 @@ NOTHING = Overrides()
 # ----------------------------------------------------------------------------------------------------------------- time
 
 
-def india_ms(day: date, clock: str = "00:00") -> int:
-    """
-    The instant of a time of day in India.
-
-    >>> india_ms(date(2026, 11, 25), "09:15")
-    1795578300000
-    """
-    minutes = int(clock[:2]) * 60 + int(clock[3:])
-    return (day.toordinal() - _EPOCH) * DAY_MS + minutes * MINUTE_MS - INDIA_MS
-
-
-def india_date(now_ms: int) -> date:
-    """
-    The date in India at an instant.
-
-    Raises ValueError or OverflowError: an instant outside the years 1 to 9999.
-
-    >>> india_date(1795578300000)
-    datetime.date(2026, 11, 25)
-    """
-    return date.fromordinal((now_ms + INDIA_MS) // DAY_MS + _EPOCH)
-
-
-def india_clock(now_ms: int) -> str:
-    """
-    The time of day in India at an instant.
-
-    >>> india_clock(1795578300000)
-    '09:15'
-    """
-    minutes = (now_ms + INDIA_MS) % DAY_MS // MINUTE_MS
-    return f"{minutes // 60:02}:{minutes % 60:02}"
-
-
 def is_us_summer(day: date) -> bool:
     """
     Whether New York keeps summer time in the Indian evening of a day.
@@ -680,6 +640,7 @@ def closed_sentence(phases: Sequence[Phase], opens_ms: Sequence[int | None], now
     >>> now_ms = india_ms(date(2026, 11, 25), "20:00")
     >>> night = [Phase(segment=each, kind=Kind.CLOSED, since_ms=0, until_ms=None, sentence="")
     ...          for each in (Segment.NSE, Segment.NFO)]
+    >>> from brokers.india import MINUTE_MS
     >>> closed_sentence(night, [now_ms + DAY_MS] * 2, now_ms)
     'NSE and NFO are closed; they open on 26 Nov at 20:00.'
     >>> closed_sentence(night, [now_ms + DAY_MS, now_ms + MINUTE_MS], now_ms)
@@ -797,6 +758,7 @@ def _when(then_ms: int, now_ms: int) -> str:
     """
     A coming instant as people say it: "at 09:15", "on 26 Nov at 09:15", "on 1 Jan 2027 at 09:15".
 
+    >>> from brokers.india import MINUTE_MS
     >>> now_ms = india_ms(date(2026, 12, 31), "20:00")
     >>> _when(now_ms + MINUTE_MS, now_ms), _when(now_ms + DAY_MS, now_ms)
     ('at 20:01', 'on 1 Jan 2027 at 20:00')

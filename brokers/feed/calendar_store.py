@@ -15,7 +15,8 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from brokers.feed.calendar import Calendar, DayOverride, Facts, Rules, Year, india_date, parse_spans
+from brokers.feed.calendar import Calendar, DayOverride, Facts, Rules, Year, parse_spans
+from brokers.india import india_date
 from brokers.models import CalendarDay
 from marketdata.ticks import Segment
 

@@ -11,11 +11,9 @@ import datetime as dt
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
 from brokers.contract import ErrorKind
-
-INDIA = ZoneInfo("Asia/Kolkata")
+from brokers.india import INDIA
 
 TIMES, WINDOW_MS = 3, 600_000
 """So many evictions within so long are no chance."""

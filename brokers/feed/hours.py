@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from brokers.contract import MarketKind
 from brokers.feed.calendar import (
-    DAY_MS,
     OPEN,
     Calendar,
     DayOverride,
@@ -22,11 +21,10 @@ from brokers.feed.calendar import (
     Word,
     closed_sentence,
     counted_ms,
-    india_date,
-    india_ms,
     is_quiet,
     is_telling,
 )
+from brokers.india import DAY_MS, india_date, india_ms
 from marketdata.ticks import Segment
 
 NO_DATA_S = 10.0

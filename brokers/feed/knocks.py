@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from brokers.contract import ErrorKind
 from brokers.feed.evictions import Ending, Evictions
+from brokers.india import MINUTE_MS
 
-MINUTE_MS = 60_000
 WINDOWS_MS = ((MINUTE_MS, 1), (10 * MINUTE_MS, 3))
 """Within so long, so many times the burst."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MINUTE_MS = 60_000
+from brokers.india import MINUTE_MS
 
 LEAD_MS = 75 * MINUTE_MS
 """So long before its markets open an account without a token logs in: in time, and not in the broker's night."""

@@ -7,15 +7,14 @@ from __future__ import annotations
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from zoneinfo import ZoneInfo
 
 from brokers import catalog
 from brokers.feed.connection import Condition
+from brokers.india import INDIA
 from brokers.models import Instrument
 from brokers.symbols import parse_derivative
 from marketdata.ticks import FeedState, Segment, Token
 
-INDIA = ZoneInfo("Asia/Kolkata")
 TOKENS_PER_QUERY = 400
 """SQLite's lowest limit of parameters is 999."""
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
-from zoneinfo import ZoneInfo
 
 from brokers.contract import Master
-
-INDIA = ZoneInfo("Asia/Kolkata")
+from brokers.india import INDIA
 
 APART = dt.timedelta(minutes=10)
 """Between two attempts at one broker lies at least this, whatever happens."""

@@ -21,7 +21,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from brokers.contract import BadRow, InstrumentRow
-from brokers.instruments.schedule import INDIA
+from brokers.india import INDIA
 from brokers.models import Broker, InstrumentMaster
 from brokers.symbols import parse_derivative
 

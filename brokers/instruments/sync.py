@@ -28,8 +28,9 @@ from django.utils import timezone
 
 from brokers import registry
 from brokers.contract import Adapter, BadRow, HttpRequest, InstrumentRow, Master, MasterError, Refused, Spec
+from brokers.india import INDIA
 from brokers.instruments.download import NOTHING, DownloadError, Fetched, Validators, fetch, opened, shown, unpacked
-from brokers.instruments.schedule import INDIA, master_day
+from brokers.instruments.schedule import master_day
 from brokers.instruments.store import MasterFile, Report, UnsoundMaster, replace_masters
 from brokers.models import Broker, BrokerAccount, InstrumentMaster, validate_endpoint
 from brokers.secrets import WrongKeyError

@@ -27,6 +27,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 
 from brokers.contract import HttpResponse
+from brokers.india import INDIA
 from brokers.simulators.control import Control, respond
 from brokers.simulators.http import front
 from brokers.simulators.keys import Denied, Keys, token_fact
@@ -36,7 +37,6 @@ from brokers.simulators.universe import Listing, listings
 
 LOOPBACK = "127.0.0.1"
 DEMO_KEY, DEMO_TOKEN = "demo", "demo-token"
-INDIA = dt.timezone(dt.timedelta(hours=5, minutes=30))
 
 _STEP_S = 0.005
 _SHORTEST_STEP_S = 0.001

@@ -44,8 +44,9 @@ from google.protobuf.message import DecodeError
 from websockets.http11 import Request
 
 from brokers.contract import HttpResponse
+from brokers.india import INDIA
 from brokers.schemas.fyers_tbt_pb2 import MarketFeed, MessageType, SocketMessage
-from brokers.simulators.engine import INDIA, Client, Entry
+from brokers.simulators.engine import Client, Entry
 from brokers.simulators.keys import Denied
 from brokers.simulators.logins import DEMO_SECRET, Asked, LoginPages, as_json, jwt, next_ist
 from brokers.simulators.market import Quote, Row

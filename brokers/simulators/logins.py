@@ -18,7 +18,8 @@ from typing import ClassVar, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from brokers.contract import HttpResponse
-from brokers.simulators.engine import INDIA, Simulator
+from brokers.india import INDIA
+from brokers.simulators.engine import Simulator
 from brokers.simulators.keys import Denied, token_fact
 
 DEMO_SECRET = "demo-secret"  # noqa: S105 - everybody may know it

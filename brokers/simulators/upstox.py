@@ -34,8 +34,9 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from brokers.contract import HttpResponse
+from brokers.india import INDIA
 from brokers.schemas import upstox_pb2 as schema
-from brokers.simulators.engine import INDIA, Client, Entry
+from brokers.simulators.engine import Client, Entry
 from brokers.simulators.keys import Denied
 from brokers.simulators.logins import DEMO_SECRET, Asked, LoginPages, as_json, form, jwt, next_ist
 from brokers.simulators.market import Quote

@@ -25,7 +25,8 @@ from rest_framework.throttling import SimpleRateThrottle, UserRateThrottle
 from rest_framework.views import APIView
 
 from brokers import logins
-from brokers.feed.account_tokens import INDIA, token_of
+from brokers.feed.account_tokens import token_of
+from brokers.india import INDIA
 from brokers.models import BrokerAccount, is_loopback
 from brokers.registry import UnknownBroker, load
 

@@ -14,7 +14,7 @@ from django.test import Client
 from django.utils import timezone
 
 from brokers import registry
-from brokers.admin.brokers import INDIA
+from brokers.india import INDIA
 from brokers.models import Alert, Attempt, Broker, BrokerAccount, Instrument, InstrumentMaster
 
 SECRETS = {"api_secret": "swordfish-secret", "access_token": "swordfish-token"}

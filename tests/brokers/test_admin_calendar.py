@@ -11,7 +11,8 @@ from django.test import Client
 from django.utils import timezone
 
 from brokers.admin.calendar import AHEAD_DAYS, EXCHANGES, FAMILIES, MEANINGS, Cell, ahead
-from brokers.feed.calendar import FAMILY, india_date
+from brokers.feed.calendar import FAMILY
+from brokers.india import india_date
 from brokers.models import CalendarDay
 from marketdata.ticks import Segment
 

@@ -19,6 +19,7 @@ import msgspec
 from brokers.adapters.fyers.indices import index_name
 from brokers.adapters.fyers.names import INDEX_SEGMENTS, SEGMENTS, scrip_token, split_fytoken
 from brokers.contract import BadRow, InstrumentRow, MasterError
+from brokers.india import INDIA
 from brokers.masters import csv_rows, named
 from brokers.symbols import Derivative, compact, derivative_symbol, equity_symbol, index_symbol
 
@@ -48,7 +49,6 @@ COLUMNS = (
     "Reserved column (float)",
 )
 
-INDIA = dt.timezone(dt.timedelta(hours=5, minutes=30))
 FUTURES = frozenset({"XX", "", "FUT"})
 OPTIONS = frozenset({"CE", "PE"})
 

@@ -8,7 +8,6 @@ import datetime as dt
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import msgspec
 from django.conf import settings
@@ -21,11 +20,11 @@ from rich.text import Text
 
 from brokers.feed.accounts import Account, load_accounts
 from brokers.feed.report import NoAnswer, ask_feed
+from brokers.india import INDIA
 from brokers.management.console import console
 from marketdata.report import AccountReport, ConnectionReport, FeedReport, ReportError
 from marketdata.ticks import FeedState, TokenState
 
-INDIA = ZoneInfo("Asia/Kolkata")
 REFRESH_S = 1.0
 BAR = 6
 """A full bar has so many blocks."""

@@ -13,11 +13,8 @@ from hypothesis import strategies as st
 
 from brokers.feed.calendar import (
     CLOSE_MARGIN_MS,
-    DAY_MS,
     FAMILY,
-    INDIA_MS,
     JUDGED,
-    MINUTE_MS,
     OPEN,
     OPEN_MARGIN_MS,
     TELLING_MS,
@@ -29,13 +26,11 @@ from brokers.feed.calendar import (
     Span,
     Word,
     Year,
-    india_clock,
-    india_date,
-    india_ms,
     is_us_summer,
     parse_spans,
 )
 from brokers.feed.calendar_store import load_calendar
+from brokers.india import DAY_MS, INDIA_MS, MINUTE_MS, india_clock, india_date, india_ms
 from marketdata.ticks import Segment
 
 CALENDAR = load_calendar()

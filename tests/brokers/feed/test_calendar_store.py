@@ -13,8 +13,9 @@ from django.utils import timezone
 from structlog.testing import capture_logs
 
 from brokers.feed import calendar_store
-from brokers.feed.calendar import FAMILY, INDIA_MS, Kind, Span
+from brokers.feed.calendar import FAMILY, Kind, Span
 from brokers.feed.calendar_store import FOLDER, load_days, load_facts
+from brokers.india import INDIA_MS
 from brokers.models import CalendarDay
 from marketdata.ticks import Segment
 

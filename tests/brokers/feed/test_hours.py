@@ -17,11 +17,12 @@ from brokers import registry
 from brokers.contract import InstrumentRow, MarketKind, Update
 from brokers.feed import connection as module
 from brokers.feed import transports
-from brokers.feed.calendar import DAY_MS, DayOverride, Overrides, Word, india_ms, parse_spans
+from brokers.feed.calendar import DayOverride, Overrides, Word, parse_spans
 from brokers.feed.calendar_store import load_calendar
 from brokers.feed.connection import BUSY, Connection, Route
 from brokers.feed.counters import Counters
 from brokers.feed.hours import NO_DATA_S, WORDS, Hours
+from brokers.india import DAY_MS, india_ms
 from brokers.schemas import upstox_pb2 as schema
 from brokers.simulators import rows_of, simulators
 from brokers.simulators.engine import DEMO_KEY, DEMO_TOKEN, Simulator

@@ -15,7 +15,8 @@ from django.db import OperationalError
 from brokers.contract import Adapter, InstrumentRow
 from brokers.feed import pickup
 from brokers.feed import supervisor as module
-from brokers.feed.pickup import INDIA, fates, gone
+from brokers.feed.pickup import fates, gone
+from brokers.india import INDIA
 from brokers.instruments.store import replace_instruments
 from brokers.models import Broker
 from marketdata.ticks import FeedState, Key, Mode, Segment

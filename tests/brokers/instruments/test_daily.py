@@ -20,8 +20,9 @@ from asgiref.sync import sync_to_async
 from structlog.testing import capture_logs
 
 from brokers.contract import Adapter, Master
+from brokers.india import INDIA
 from brokers.instruments import daily
-from brokers.instruments.schedule import APART, INDIA
+from brokers.instruments.schedule import APART
 from brokers.models import Broker, BrokerAccount, InstrumentMaster
 from tests.brokers.feed.bench import until
 from tests.brokers.instruments.conftest import Answer, Files, Lister

@@ -8,7 +8,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brokers.instruments.schedule import APART, INDIA, LONGEST_WAIT, next_sync
+from brokers.india import INDIA
+from brokers.instruments.schedule import APART, LONGEST_WAIT, next_sync
 
 HALF_PAST_EIGHT = dt.time(8, 30)
 MINUTE, HOUR, DAY = dt.timedelta(minutes=1), dt.timedelta(hours=1), dt.timedelta(days=1)

@@ -18,9 +18,10 @@ import websockets
 from brokers import registry
 from brokers.calls import walk
 from brokers.contract import Refused
+from brokers.india import INDIA
 from brokers.simulators import simulators
 from brokers.simulators.angel import LOGIN as ANGEL_LOGIN
-from brokers.simulators.engine import DEMO_KEY, DEMO_TOKEN, INDIA, Simulator
+from brokers.simulators.engine import DEMO_KEY, DEMO_TOKEN, Simulator
 from brokers.simulators.keys import token_id
 from brokers.simulators.logins import DEMO_PIN, DEMO_SECRET, DEMO_TOTP_SECRET, jwt
 from brokers.tokens import jwt_end_ms
