@@ -25,6 +25,7 @@ MOST_WORDS = 200
 """So many characters of what a broker says are repeated."""
 
 Answer = TypeVar("Answer")
+Payload = TypeVar("Payload")
 
 # ---------------------------------------------------------------------------------------------------------- its end
 
@@ -77,7 +78,7 @@ def token_end(life: TokenLife | None, credentials: Mapping[str, str], since_ms: 
 
 def jwt_end_ms(token: str) -> int | None:
     """
-    What a JWT says of its own end; None where it says nothing, or is none. `Bearer ` or `app:` before it is cut.
+    What a JWT says of its own end; None where it says nothing, or is none.
 
     >>> jwt_end_ms("not a token"), jwt_end_ms("a.b.c")
     (None, None)
@@ -87,15 +88,24 @@ def jwt_end_ms(token: str) -> int | None:
 
 
 def jwt_claims(token: str) -> Claims:
-    """What a JWT says of itself; nothing where it is none. It is read, not verified."""
+    """What a JWT says of itself; nothing where it is none."""
+    return jwt_payload(token, Claims) or Claims()
+
+
+def jwt_payload(token: str, type: type[Payload]) -> Payload | None:
+    """
+    The middle part of a JWT, of which `type` names what is wanted; None where it is none. It is read, not verified.
+
+    `Bearer ` or `app:` before it is cut.
+    """
     parts = token.rpartition(":")[2].strip().removeprefix("Bearer ").split(".")
     if len(parts) != 3:
-        return Claims()
+        return None
     try:
         text = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
-        return msgspec.json.decode(text, type=Claims)
+        return msgspec.json.decode(text, type=type)
     except (ValueError, binascii.Error, msgspec.MsgspecError, RecursionError):
-        return Claims()
+        return None
 
 
 def _next(clock: str, after_ms: int) -> int:

@@ -1,18 +1,16 @@
 """
-The access token and what is inside it. Pure.
-
-It is a JWT: three parts in base64, the middle one JSON. It is read, not verified: that is the broker's to do.
+The access token, which is a JWT, and what is inside it. Pure.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
+from brokers import tokens
 from brokers.contract import ErrorKind, Refused
 
 
@@ -44,19 +42,12 @@ def access(credentials: Mapping[str, str], now_ms: int) -> Access:
     if missing:
         raise Refused(ErrorKind.AUTH, f"Fyers needs {' and '.join(missing)}; log in, or enter it in the admin.")
     token = credentials["access_token"].rpartition(":")[2].strip()
-    claims = _claims(token)
+    claims = tokens.jwt_payload(token, _Claims)
+    if claims is None:
+        raise Refused(ErrorKind.AUTH, "The access token of Fyers is no such token; log in, or enter it anew.")
     if claims.exp and claims.exp * 1000 <= now_ms:
         raise Refused(ErrorKind.AUTH, "The access token of Fyers has expired; log in again.")
     return Access(credentials["app_id"].strip(), token, claims.hsm_key)
-
-
-def _claims(token: str) -> _Claims:
-    try:
-        _, payload, _ = token.split(".")
-        text = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
-        return msgspec.json.decode(text, type=_Claims)
-    except (ValueError, msgspec.MsgspecError):
-        raise Refused(ErrorKind.AUTH, "The access token of Fyers is no such token; log in, or enter it anew.") from None
 
 
 def app_id_hash(app_id: str, secret: str) -> str:
