@@ -55,7 +55,7 @@ from marketdata.hub import Hub, Session
 from marketdata.peers import EXTENSION, FramePeer, MessagePeer
 from marketdata.ratelimit import TokenBucket
 from marketdata.resolution import resolve
-from marketdata.ticks import FeedState, Key, Mode
+from marketdata.ticks import BOOKS, FeedState, Key
 
 log = structlog.get_logger(__name__)
 
@@ -66,9 +66,6 @@ COMMAND_BURST = 5000
 REFUSALS_BEFORE_CLOSE = 200
 FIRST_REPORT_S = 1.5
 """The accounts report once a second; a dialect that names them waits so long for the first report after a start."""
-
-_BOOKS = tuple(mode for mode in Mode if mode.depth_levels)
-_UP = (FeedState.CONNECTED, FeedState.MARKET_CLOSED)
 
 
 class StreamConsumer(AsyncConsumer):
@@ -210,7 +207,7 @@ class StreamConsumer(AsyncConsumer):
         accounts = await self._hub.accounts(feed, patience_s=patience_s)
         states = [account.state for account in accounts if account.state is not FeedState.DISABLED]
         brokers = {account.broker for account in accounts if account.state is not FeedState.DISABLED}
-        best = next((state for state in states if state in _UP), states[0] if states else None)
+        best = next((state for state in states if state.is_up), states[0] if states else None)
         return About(user, tuple(sorted(brokers)), best)
 
     async def _subscribe(self, session: Session, command: Subscribe) -> None:
@@ -244,7 +241,7 @@ class StreamConsumer(AsyncConsumer):
 
     def _close_other_books(self, session: Session, key: Key) -> None:
         if self._dialect.one_book and key.mode.depth_levels:
-            others = [key._replace(mode=mode) for mode in _BOOKS if mode is not key.mode]
+            others = [key._replace(mode=mode) for mode in BOOKS if mode is not key.mode]
             self._hub.unsubscribe(session, others)
 
     async def _unsubscribe(self, session: Session, command: Unsubscribe) -> None:

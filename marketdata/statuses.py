@@ -16,7 +16,6 @@ GATEWAY = "gateway"
 
 Change = AccountStatus | KeyStatus
 
-_UP = frozenset({FeedState.CONNECTED, FeedState.MARKET_CLOSED})
 _AccountId = tuple[str, str, str]
 _KeyId = tuple[str, str, str]
 
@@ -67,10 +66,10 @@ class StatusBoard:
     def is_up(self, feed: str, broker: str) -> bool:
         """Whether ticks of this broker can flow now; an unknown broker counts as up."""
         for (_, name, _), status in self._accounts.items():
-            if name == GATEWAY and status.state not in _UP:
+            if name == GATEWAY and not status.state.is_up:
                 return False
         states = [status.state for (of, name, _), status in self._accounts.items() if of == feed and name == broker]
-        return not states or any(state in _UP for state in states)
+        return not states or any(state.is_up for state in states)
 
     def unready(self) -> list[str]:
         """
@@ -78,7 +77,7 @@ class StatusBoard:
 
         An account that is switched off is nobody's trouble; one of which a login is awaited is.
         """
-        hops = [status for id_, status in self._accounts.items() if id_[1] == GATEWAY and status.state not in _UP]
+        hops = [status for id_, status in self._accounts.items() if id_[1] == GATEWAY and not status.state.is_up]
         if hops:
             return [status.message for status in hops]
         accounts = [status for id_, status in self._accounts.items() if id_[1] != GATEWAY]
@@ -87,7 +86,7 @@ class StatusBoard:
         return [
             f"{status.broker} is {status.state}: {status.message}"
             for status in accounts
-            if status.state not in _UP | {FeedState.DISABLED}
+            if not status.state.is_up and status.state is not FeedState.DISABLED
         ]
 
     def _recovered(self, feed: str, unwell: Collection[_KeyId], now_ms: int) -> Iterator[KeyStatus]:

@@ -66,6 +66,10 @@ class Mode(enum.IntEnum):
         return self.value if self.value >= Mode.DEPTH.value else 0
 
 
+BOOKS: tuple[Mode, ...] = tuple(mode for mode in Mode if mode.depth_levels)
+"""The modes with a book, the smallest first."""
+
+
 class Key(NamedTuple):
     """
     One stream: what a client subscribes, a group carries and a broker is asked for.
@@ -144,6 +148,11 @@ class FeedState(enum.StrEnum):
     RENAMED = "renamed"
     DISABLED = "disabled"
     INTERRUPTED = "interrupted"
+
+    @property
+    def is_up(self) -> bool:
+        """Whether prices come, or would if the market were open."""
+        return self in (FeedState.CONNECTED, FeedState.MARKET_CLOSED)
 
 
 class TokenState(enum.StrEnum):

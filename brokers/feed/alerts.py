@@ -197,7 +197,7 @@ class Watch:
     def _timed(self, health: AccountHealth, hours: _Hours, now_ms: int) -> tuple[int | None, int | None]:
         """Since when the account is down, and since when it is connected; None: it is not."""
         is_well = health.state is FeedState.CONNECTED
-        is_idle = is_well or health.state is FeedState.MARKET_CLOSED or health.token in NO_LOGIN
+        is_idle = health.state.is_up or health.token in NO_LOGIN
         _time(self._down_ms, health.id, now_ms, runs=hours.is_open and not is_idle)
         _time(self._well_ms, health.id, now_ms, runs=is_well)
         return self._down_ms.get(health.id), self._well_ms.get(health.id)

@@ -42,7 +42,7 @@ from marketdata.report import (
     decode_key,
     encode_report,
 )
-from marketdata.ticks import FeedState, Key, Mode, Token
+from marketdata.ticks import Key, Mode, Token
 from marketdata.topics import REPORT_EXCHANGE, asked_of, report_key, split, topic_of, why_key
 
 REPEAT_S = 1.0
@@ -149,7 +149,7 @@ def _connection(
     kind = next(socket for socket in account.sockets if socket.kind == id_.kind)
     if connection is None:
         condition, since_ms = parts.conditions.get(account.id, (account.trouble or OPENING, parts.now_ms))
-        if condition.state in (FeedState.CONNECTED, FeedState.MARKET_CLOSED):
+        if condition.state.is_up:
             condition = OPENING  # its others stand, this one is about to be opened
         return ConnectionReport(
             kind=id_.kind,

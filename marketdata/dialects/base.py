@@ -140,6 +140,16 @@ class Subscribed(NamedTuple):
     brokers: Mapping[Key, str] = MappingProxyType({})
 
 
+def flags(**told: bool) -> dict[str, bool]:
+    """
+    Those that are true, as fields of a message: what is false is left out.
+
+    >>> flags(simulated=True, retry=False)
+    {'simulated': True}
+    """
+    return {name: True for name, value in told.items() if value}
+
+
 class BadCommandError(Exception):
     """A message that is no command; `error` is what the client is told."""
 

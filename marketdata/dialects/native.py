@@ -30,14 +30,15 @@ from marketdata.dialects.base import (
     Subscribe,
     Subscribed,
     Unsubscribe,
+    flags,
 )
 from marketdata.errors import BAD_JSON, BAD_MESSAGE, BAD_MODE, UNKNOWN_ACTION, ClientError, with_detail
-from marketdata.ticks import AccountStatus, Depth, FeedState, Key, KeyStatus, Mode
+from marketdata.ticks import BOOKS, AccountStatus, Depth, FeedState, Key, KeyStatus, Mode
 from marketdata.wire import Delivery
 
 IST = timezone(timedelta(hours=5, minutes=30))
 MINIMUM_THROTTLE_MS = 50
-DEPTH_LEVELS = tuple(mode.depth_levels for mode in Mode if mode.depth_levels)
+DEPTH_LEVELS = tuple(mode.depth_levels for mode in BOOKS)
 
 _encoder = msgspec.json.Encoder()
 Decoded = TypeVar("Decoded")
@@ -231,7 +232,7 @@ class Native(Dialect):
 
     def authenticated(self, command: Authenticate, *, simulated: bool, about: About = NOBODY) -> bytes:
         """`{"status": "authenticated", "message": "Connected"}`"""
-        return self._answer("authenticated", command.request_id, message="Connected", **_flag(simulated=simulated))
+        return self._answer("authenticated", command.request_id, message="Connected", **flags(simulated=simulated))
 
     def subscribed(self, outcome: Subscribed) -> bytes:
         """`{"status": "subscribed", "count": 2}`, with what was refused and what was granted where it was asked for."""
@@ -242,7 +243,7 @@ class Native(Dialect):
             fields["throttle_ms"] = outcome.throttle_ms
         if command.depth_asked:
             fields["granted"] = [_granted(key) for key in outcome.granted]
-        return self._answer("subscribed", command.request_id, **fields, **_flag(simulated=outcome.simulated))
+        return self._answer("subscribed", command.request_id, **fields, **flags(simulated=outcome.simulated))
 
     def unsubscribed(
         self, command: Unsubscribe, count: int, *, ended: Sequence[Key] = (), about: About = NOBODY
@@ -261,7 +262,7 @@ class Native(Dialect):
 
     def error(self, error: ClientError, request_id: RequestId) -> bytes:
         """`{"status": "error", "code": 4003, "name": "unknown_action", "message": "…"}`"""
-        fields = {"code": error.code, "name": error.name, "message": error.message, **_flag(retry=error.retry)}
+        fields = {"code": error.code, "name": error.name, "message": error.message, **flags(retry=error.retry)}
         return self._answer("error", request_id, **fields)
 
     def lagging(self, merged: int, pauses: int) -> bytes:
@@ -282,7 +283,7 @@ class Native(Dialect):
         if status.token_ends_ms is not None:
             fields["token_ends"] = iso_of(status.token_ends_ms)
         stamp = iso_of(status.since_ms)
-        return self._answer("feed", msgspec.UNSET, **fields, timestamp=stamp, **_flag(simulated=status.simulated))
+        return self._answer("feed", msgspec.UNSET, **fields, timestamp=stamp, **flags(simulated=status.simulated))
 
     def key_status(self, status: KeyStatus) -> bytes:
         """`{"status": "feed", "state": "expired_instrument", "symbol": "…", "exchange": "…", …}`"""
@@ -388,10 +389,6 @@ def _granted(key: Key) -> dict[str, object]:
 def _held(row: Held) -> dict[str, object]:
     fields = {"symbol": row.key.symbol, "exchange": row.key.exchange, "mode": row.key.mode.name}
     return {**fields, "throttle_ms": row.throttle_ms} if row.throttle_ms else dict(fields)
-
-
-def _flag(**flags: bool) -> dict[str, bool]:
-    return {name: True for name, value in flags.items() if value}
 
 
 def _shown(text: str) -> str:

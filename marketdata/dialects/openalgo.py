@@ -30,6 +30,7 @@ from marketdata.dialects.base import (
     Subscribe,
     Subscribed,
     Unsubscribe,
+    flags,
 )
 from marketdata.errors import (
     BAD_JSON,
@@ -41,13 +42,12 @@ from marketdata.errors import (
     in_words,
     with_detail,
 )
-from marketdata.ticks import AccountStatus, Depth, FeedState, Key, KeyStatus, Mode, Tick
+from marketdata.ticks import BOOKS, AccountStatus, Depth, Key, KeyStatus, Mode, Tick
 from marketdata.wire import Delivery
 
 LABELS = {1: "LTP", 2: "Quote", 3: "Depth"}
 """The number of a mode on this wire, and its name in acks."""
 
-BOOKS = tuple(mode for mode in Mode if mode.depth_levels)
 SUFFIXES = {f":{mode.depth_levels}": mode for mode in BOOKS}
 """`SBIN:50` is SBIN with a book of 50 levels; its ticks come back under that name."""
 
@@ -294,7 +294,7 @@ class OpenAlgo(Dialect):
             broker=_label(about),
             user_id=about.user,
             supported_features={"ltp": True, "quote": True, "depth": True},
-            **_flag(simulated=simulated),
+            **flags(simulated=simulated),
         )
 
     def subscribed(self, outcome: Subscribed) -> bytes:
@@ -310,7 +310,7 @@ class OpenAlgo(Dialect):
             subscriptions=granted + refused,
             message=f"{message} All prices are SIMULATED." if outcome.simulated else message,
             broker=label,
-            **_flag(simulated=outcome.simulated),
+            **flags(simulated=outcome.simulated),
         )
 
     def unsubscribed(
@@ -547,11 +547,7 @@ def _label(about: About) -> str:
 def _state(about: About) -> str:
     if about.state is None:
         return "disconnected"
-    return "connected" if about.state in (FeedState.CONNECTED, FeedState.MARKET_CLOSED) else about.state.value
-
-
-def _flag(**flags: bool) -> dict[str, bool]:
-    return {name: True for name, value in flags.items() if value}
+    return "connected" if about.state.is_up else about.state.value
 
 
 def _shown(value: object) -> str:
