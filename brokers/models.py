@@ -147,6 +147,14 @@ class BrokerAccount(models.Model):
                 update_fields = {*update_fields, "token_fingerprint", "token_since"}
         super().save(*args, update_fields=update_fields, **kwargs)
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether its prices are made up: its broker makes them up, or its endpoint leads to a simulator."""
+        try:
+            return bool(self.endpoint) or registry.load(self.broker.slug).spec.simulated
+        except registry.UnknownBroker:
+            return False
+
     def _token_fingerprint(self) -> str | None:
         """Tells the token from others without telling anything of it; None: it cannot be told."""
         try:

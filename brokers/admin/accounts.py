@@ -242,8 +242,7 @@ class BrokerAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic
     @admin.display(description="Prices")
     def prices(self, account: BrokerAccount) -> str:
         """Whether they are real."""
-        spec = spec_of(account.broker)
-        return "SIMULATED" if account.endpoint or (spec and spec.simulated) else "real"
+        return "SIMULATED" if account.is_simulated else "real"
 
     @admin.display(description="Token")
     def token(self, account: BrokerAccount) -> str:

@@ -86,7 +86,7 @@ def panel(account: BrokerAccount, request: HttpRequest) -> Panel:
         badge=badge(view, now_ms),
         sentence="" if view.state is TokenState.VALID and view.ends_ms is not None else view.sentence,
         since=since_text(account),
-        simulated=bool(account.endpoint) or bool(spec and spec.simulated),
+        simulated=account.is_simulated,
         buttons=ways(account, spec) if may else (),
         callback=leads_here,
         elsewhere=_elsewhere(account, callback) if leads_here else "",

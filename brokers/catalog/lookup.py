@@ -197,9 +197,9 @@ def served_exchanges() -> set[str]:
 
 
 def is_simulated(feed: str) -> bool:
-    """Whether the accounts of a feed are simulated: an account with an endpoint of its own speaks to a simulator."""
+    """Whether the accounts of a feed are simulated."""
     accounts = BrokerAccount.objects.filter(feed=feed, enabled=True, broker__enabled=True).select_related("broker")
-    return any(account.endpoint or _is_simulated(account.broker.slug) for account in accounts)
+    return any(account.is_simulated for account in accounts)
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
@@ -275,10 +275,3 @@ def _modes(slug: str, segment: Segment) -> frozenset[Mode]:
     except registry.UnknownBroker:
         return frozenset()
     return frozenset(mode for feed in feeds for mode in feed.modes_for(segment))
-
-
-def _is_simulated(slug: str) -> bool:
-    try:
-        return registry.load(slug).spec.simulated
-    except registry.UnknownBroker:
-        return False

@@ -185,7 +185,7 @@ def _made(
             for number, feed in enumerate(feeds)
         ),
         segments=spec.segments if spec else frozenset(),
-        simulated=bool(row.endpoint) or (spec is not None and spec.simulated),
+        simulated=row.is_simulated,
         trouble=trouble,
         token=token,
         logins=spec.logins if spec else frozenset(),

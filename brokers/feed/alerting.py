@@ -24,7 +24,6 @@ from channels.db import database_sync_to_async
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError
 
-from brokers import registry
 from brokers.feed.alerts import (
     AccountHealth,
     Cleared,
@@ -37,7 +36,7 @@ from brokers.feed.alerts import (
     message,
     named,
 )
-from brokers.models import Alert, BrokerAccount, is_loopback
+from brokers.models import Alert, is_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -359,7 +358,7 @@ def _entry(row: Alert) -> _Entry:
         account=row.account_id,
         broker=row.account.broker.slug,
         name=row.account.name,
-        simulated=_is_simulated(row.account),
+        simulated=row.account.is_simulated,
         kind=Kind(row.kind),
         text=row.message,
         raised_ms=_ms(row.raised_at),
@@ -367,13 +366,6 @@ def _entry(row: Alert) -> _Entry:
         raise_told_ms=_ms(row.raise_told_at) if row.raise_told_at else None,
         row=row.pk,
     )
-
-
-def _is_simulated(account: BrokerAccount) -> bool:
-    try:
-        return bool(account.endpoint) or registry.load(account.broker.slug).spec.simulated
-    except registry.UnknownBroker:
-        return False
 
 
 def _save(entry: _Entry) -> int:

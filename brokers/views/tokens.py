@@ -28,7 +28,6 @@ from brokers import logins
 from brokers.feed.account_tokens import token_of
 from brokers.india import INDIA
 from brokers.models import BrokerAccount, is_loopback
-from brokers.registry import UnknownBroker, load
 
 log = structlog.get_logger(__name__)
 
@@ -251,7 +250,7 @@ def described(row: BrokerAccount) -> dict[str, object]:
         "broker": row.broker.slug,
         "account": row.name,
         "enabled": row.enabled and row.broker.enabled,
-        "simulated": bool(row.endpoint) or _is_simulated(row),
+        "simulated": row.is_simulated,
         "token": view.state.value if view.state else None,
         "token_since": _iso(row.token_since.timestamp()) if row.token_since and row.token_fingerprint else None,
         "token_ends": _iso(view.ends_ms / 1000) if view.ends_ms is not None else None,
@@ -259,13 +258,6 @@ def described(row: BrokerAccount) -> dict[str, object]:
         "message": view.sentence,
     }
     return {name: value for name, value in facts.items() if value is not None}
-
-
-def _is_simulated(row: BrokerAccount) -> bool:
-    try:
-        return load(row.broker.slug).spec.simulated
-    except UnknownBroker:
-        return False
 
 
 def _iso(instant_s: float) -> str:
