@@ -16,6 +16,7 @@ from django.conf import settings
 from redis import asyncio as aioredis
 from redis.exceptions import RedisError
 
+from marketdata.addresses import reachable
 from marketdata.ledger import Census, LedgerUnavailable, RedisLedger
 from marketdata.report import BridgeReport, ClientsReport, ReportError, decode_bridge
 from marketdata.ticks import Key, Mode
@@ -95,7 +96,7 @@ def _bare(reason: str) -> str:
 
 async def _server_problem() -> str:
     """Why no server can be reached where clients connect; "": one answers."""
-    host, port = _reachable(settings.WEBSOCKET_HOST), settings.WEBSOCKET_PORT
+    host, port = reachable(settings.WEBSOCKET_HOST), settings.WEBSOCKET_PORT
     try:
         async with asyncio.timeout(PATIENCE_S):
             line = await _first_line(host, port)
@@ -125,8 +126,3 @@ def _encryption() -> ssl.SSLContext | None:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _reachable(host: str) -> str:
-    """Where this machine reaches what listens everywhere."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared with, not bound to

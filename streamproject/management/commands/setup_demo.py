@@ -20,6 +20,7 @@ from brokers.models import Broker, BrokerAccount
 from brokers.simulators import rows_of, simulators
 from brokers.simulators.engine import DEMO_KEY, DEMO_TOKEN
 from marketdata import auth
+from marketdata.addresses import authority, reachable
 from marketdata.models import ApiKey
 
 NAME = "demo"
@@ -79,8 +80,8 @@ def _fill(slug: str, port: int, symbols: int) -> None:
 
 def callback_url(slug: str) -> str:
     """Where a simulated broker's login page sends the browser back to: this project's own page."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.WEBSOCKET_HOST, settings.WEBSOCKET_HOST)  # noqa: S104
-    return f"http{'s' if settings.TLS_CERT else ''}://{host}:{settings.WEBSOCKET_PORT}/broker/{slug}/callback"
+    where = authority(reachable(settings.WEBSOCKET_HOST), settings.WEBSOCKET_PORT)
+    return f"http{'s' if settings.TLS_CERT else ''}://{where}/broker/{slug}/callback"
 
 
 def _write(path: Path, key: str) -> None:

@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from brokers.simulators import simulators
+from marketdata.addresses import authority, reachable
 from streamproject.management.commands.setup_demo import callback_url
 from streamproject.processes import Child, Family
 
@@ -196,7 +197,7 @@ async def _answers(plan: Plan) -> bool:
     request = b"GET /admin/login/ HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n"
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(5):
-            reader, writer = await asyncio.open_connection(_reachable(), settings.WEBSOCKET_PORT)
+            reader, writer = await asyncio.open_connection(reachable(settings.WEBSOCKET_HOST), settings.WEBSOCKET_PORT)
             writer.write(request)
             line = await reader.readline()
             writer.close()
@@ -213,16 +214,16 @@ async def _accepts(host: str, port: int) -> bool:
 
 
 def _welcome(plan: Plan, login: dict[str, str], took_s: float) -> None:
-    host, port = _reachable(), settings.WEBSOCKET_PORT
+    where = authority(reachable(settings.WEBSOCKET_HOST), settings.WEBSOCKET_PORT)
     scheme = ("wss", "https") if settings.TLS_CERT else ("ws", "http")
     table = Table.grid(padding=(0, 2))
     if plan.demo:
         table.add_row("Prices", Text("SIMULATED: made up, from no exchange", style="bold yellow"))
         table.add_row("Brokers", ", ".join(plan.simulators))
-    table.add_row("WebSocket", f"{scheme[0]}://{host}:{port}/")
+    table.add_row("WebSocket", f"{scheme[0]}://{where}/")
     if login:
         table.add_row("API key", login["key"])
-    table.add_row("Admin", f"{scheme[1]}://{host}:{port}/admin/")
+    table.add_row("Admin", f"{scheme[1]}://{where}/admin/")
     if login:
         table.add_row("", f"user {login['user']}, password {login['password']}")
     else:
@@ -304,9 +305,3 @@ def _listen(workers: int) -> list[socket.socket]:
         one.listen(1024)
         sockets.append(one)
     return sockets
-
-
-def _reachable() -> str:
-    """Where this machine reaches what listens everywhere."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
-    return everywhere.get(settings.WEBSOCKET_HOST, settings.WEBSOCKET_HOST)
